@@ -1,0 +1,282 @@
+"""PacketCapture: what a person asks for, and what follows from it.
+
+`PacketCapture` is the object as the API server stores it; `resolve` turns its spec
+into `Settings`, all defaults filled in, or says everything that is wrong with it.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from nightcap.contract import keys
+from nightcap.contract.filters import BadFilter, check_expression, expression_of_rules
+from nightcap.contract.objects import ObjectMeta
+from nightcap.contract.orders import MAX_SNAP, CaptureOrder, Limit, Rotation, is_interface
+from nightcap.contract.quantities import BadQuantity, parse_duration, parse_size
+from nightcap.contract.selectors import BadSelector, LabelSelector, check_selector
+
+DEFAULT_DURATION = "1h"
+DEFAULT_TTL = "24h"
+
+
+class FilterRule(Struct, frozen=True):
+    """One of `spec.filters`: protocol AND any of the ports."""
+
+    protocol: str | int | None = None
+    ports: tuple[int | str, ...] = ()
+
+
+class RotationSpec(Struct, frozen=True, rename="camel"):
+    """`spec.rotation`: per pod and interface, in the spool."""
+
+    max_file_size: str | int = "10Mi"
+    max_file_age: str = "1h"
+    max_files: int = 10
+
+
+class LimitsSpec(Struct, frozen=True, rename="camel"):
+    """`spec.limits`: per pod, of what retrieval keeps; 0 means no limit."""
+
+    max_size: str | int = "1Gi"
+    max_packets: int = 0
+    when_full: str = "Finish"
+
+
+class Spec(Struct, frozen=True, rename="camel"):
+    """`spec` of a PacketCapture, field by field as in the CRD."""
+
+    selector: LabelSelector | None = None
+    pod_names: tuple[str, ...] = ()
+    filters: tuple[FilterRule, ...] = ()
+    filter: str = ""
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    duration: str | None = None
+    suspend: bool = False
+    interfaces: tuple[str, ...] = ()
+    snap_length: int = MAX_SNAP
+    rotation: RotationSpec = RotationSpec()
+    limits: LimitsSpec = LimitsSpec()
+    ttl_after_finished: str = DEFAULT_TTL
+
+
+class PacketCapture(Struct, frozen=True, rename="camel"):
+    """A capture as the API server stores it."""
+
+    metadata: ObjectMeta
+    spec: Spec = Spec()
+    status: dict[str, Any] | None = None
+    api_version: str = f"{keys.GROUP}/{keys.VERSION}"
+
+    @property
+    def group(self) -> str:
+        return self.api_version.partition("/")[0]
+
+    @property
+    def source(self) -> str | None:
+        """What annotation it stands for, if it does: a value of the label `keys.SOURCE`."""
+        return self.metadata.label(keys.SOURCE)
+
+
+class WhenFull(StrEnum):
+    """What happens when retrieval holds as much of a pod as `limits.maxSize` allows."""
+
+    FINISH = "Finish"
+    DROP_OLDEST = "DropOldest"
+
+
+class BadCapture(ValueError):
+    """A spec that is refused.
+
+    Attributes:
+        faults: One sentence each; all of them, so that a person mends all in one go.
+    """
+
+    def __init__(self, faults: tuple[str, ...]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A spec with all defaults filled in.
+
+    Attributes:
+        filter: pcap-filter(7) expression, not compiled yet; empty for every packet.
+        starts_at: Seconds since the epoch.
+        ends_at: Seconds since the epoch.
+        ttl_seconds: Time from the end to the deletion of object and files.
+    """
+
+    filter: str
+    starts_at: float
+    ends_at: float
+    suspended: bool
+    interfaces: tuple[str, ...]
+    snap: int
+    rotation: Rotation
+    limit: Limit
+    when_full: WhenFull
+    ttl_seconds: float
+
+    def is_running(self, now: float) -> bool:
+        """Whether packets are to be recorded at `now` (seconds since the epoch)."""
+        return not self.suspended and self.starts_at <= now < self.ends_at
+
+    def has_ended(self, now: float) -> bool:
+        return now >= self.ends_at
+
+
+def resolve(capture: PacketCapture) -> Settings:
+    """Fill in all defaults of a capture's spec.
+
+    `startTime` defaults to the object's creation; `endTime` to start + `duration`.
+
+    Raises:
+        BadCapture: with every fault that can be told without compiling the filter.
+    """
+    spec = capture.spec
+    faults: list[str] = []
+    expression = _filter(spec, faults)
+    _check_selection(spec, faults)
+    starts_at, ends_at = _window(capture, faults)
+    rotation = Rotation(
+        max_bytes=_size("rotation.maxFileSize", spec.rotation.max_file_size, 4096, faults),
+        max_seconds=_duration("rotation.maxFileAge", spec.rotation.max_file_age, faults),
+        max_files=_whole("rotation.maxFiles", spec.rotation.max_files, 1, 10_000, faults),
+    )
+    limit = Limit(
+        bytes=_size("limits.maxSize", spec.limits.max_size, 0, faults),
+        packets=_whole("limits.maxPackets", spec.limits.max_packets, 0, 2**53, faults),
+    )
+    if spec.limits.when_full not in tuple(WhenFull):
+        faults.append(
+            f"limits.whenFull: {spec.limits.when_full[:40]!r} must be Finish or DropOldest"
+        )
+    snap = _whole("snapLength", spec.snap_length, 1, MAX_SNAP, faults)
+    ttl_seconds = _duration("ttlAfterFinished", spec.ttl_after_finished, faults)
+    faults.extend(
+        f"interfaces: {name[:40]!r} is no name of a network interface"
+        for name in spec.interfaces
+        if not is_interface(name)
+    )
+    if faults:
+        raise BadCapture(tuple(faults))
+    return Settings(
+        filter=expression,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        suspended=spec.suspend,
+        interfaces=spec.interfaces,
+        snap=snap,
+        rotation=rotation,
+        limit=limit,
+        when_full=WhenFull(spec.limits.when_full),
+        ttl_seconds=ttl_seconds,
+    )
+
+
+def order_of(capture: PacketCapture, settings: Settings, until: float) -> CaptureOrder:
+    """The entry of a pod's orders that stands for a capture.
+
+    A ring (`DropOldest`) carries no limit of bytes: retrieval drops the oldest, and the
+    sidecar goes on.
+    """
+    limit = settings.limit
+    if settings.when_full is WhenFull.DROP_OLDEST:
+        limit = Limit(bytes=0, packets=limit.packets)
+    return CaptureOrder(
+        id=capture.metadata.uid,
+        namespace=capture.metadata.namespace,
+        name=capture.metadata.name,
+        filter=settings.filter,
+        snap=settings.snap,
+        interfaces=settings.interfaces,
+        rotation=settings.rotation,
+        limit=limit,
+        until=int(until),
+    )
+
+
+def _filter(spec: Spec, faults: list[str]) -> str:
+    if spec.filter.strip() and spec.filters:
+        faults.append("filter and filters: give one of them, not both")
+    try:
+        rules = [(rule.protocol, rule.ports) for rule in spec.filters]
+        expression = expression_of_rules(rules) or spec.filter.strip()
+        check_expression(expression)
+    except BadFilter as error:
+        faults.append(str(error))
+        return ""
+    return expression
+
+
+def _check_selection(spec: Spec, faults: list[str]) -> None:
+    if spec.selector is None:
+        return
+    try:
+        check_selector(spec.selector)
+    except BadSelector as error:
+        faults.append(str(error))
+    if spec.pod_names and (spec.selector.match_labels or spec.selector.match_expressions):
+        faults.append("selector and podNames: give one of them, not both")
+
+
+def _window(capture: PacketCapture, faults: list[str]) -> tuple[float, float]:
+    spec = capture.spec
+    created = capture.metadata.creation_timestamp
+    starts = spec.start_time or created
+    starts_at = starts.timestamp() if starts else 0.0
+    if spec.end_time is not None and spec.duration is not None:
+        faults.append("endTime and duration: give one of them, not both")
+    if spec.end_time is not None:
+        ends_at = spec.end_time.timestamp()
+        if spec.start_time is not None and ends_at <= starts_at:
+            faults.append("endTime: must be after startTime")
+        return starts_at, ends_at
+    duration = DEFAULT_DURATION if spec.duration is None else spec.duration
+    return starts_at, starts_at + _duration("duration", duration, faults)
+
+
+def _duration(field: str, text: str, faults: list[str]) -> float:
+    try:
+        return parse_duration(text)
+    except BadQuantity as error:
+        faults.append(f"{field}: {error}")
+        return 0.0
+
+
+def _size(field: str, value: str | int, least: int, faults: list[str]) -> int:
+    try:
+        size = parse_size(value)
+    except BadQuantity as error:
+        faults.append(f"{field}: {error}")
+        return 0
+    if size < least:
+        faults.append(f"{field}: {value!s} is {size} bytes; must be at least {least}")
+    return size
+
+
+def _whole(field: str, value: int, least: int, most: int, faults: list[str]) -> int:
+    if not least <= value <= most:
+        faults.append(f"{field}: {value} must be from {least} to {most}")
+    return value
+
+
+_DECODER = msgspec.json.Decoder(PacketCapture)
+
+
+def parse_capture(raw: bytes | msgspec.Raw) -> PacketCapture:
+    """Read a capture as the API server sends it.
+
+    Raises:
+        BadCapture: a field is not of the kind that the schema asks for.
+    """
+    try:
+        return _DECODER.decode(raw)
+    except msgspec.DecodeError as error:
+        raise BadCapture((str(error),)) from error

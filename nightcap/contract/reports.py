@@ -1,0 +1,158 @@
+"""Reports: what a sidecar says of one capture in its pod. Cumulative; the highest `seq` wins.
+
+Travels as one header of JSON (ASCII, at most 4 KiB) with every upload. Needs the
+standard library alone: sidecars write it.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+REPORT_VERSION: Final = 1
+MAX_REPORT_BYTES: Final = 4096
+
+
+class State(StrEnum):
+    """Where a capture in one pod stands."""
+
+    WAITING = "waiting"
+    """The interfaces are open, no packet has matched yet."""
+    CAPTURING = "capturing"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+class Reason(StrEnum):
+    """Why a capture is in its state; a closed list that programs may match."""
+
+    NONE = ""
+    TIME = "time"
+    """`until` has come."""
+    SIZE = "size"
+    PACKETS = "packets"
+    ENDED = "ended"
+    """It is not in the orders any more."""
+    TERMINATED = "terminated"
+    """The pod is going."""
+    BAD_ORDERS = "bad-orders"
+    BAD_FILTER = "bad-filter"
+    NO_PRIVILEGE = "no-privilege"
+    NO_INTERFACE = "no-interface"
+    SPOOL_FULL = "spool-full"
+    CAPTURE_ERROR = "capture-error"
+    LOOP = "loop"
+    """Something in the pod (a mesh proxy) re-opens our upload, so that we would capture it."""
+
+
+class BadReport(ValueError):
+    """A report that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What the spool had to drop before it was shipped."""
+
+    segments: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a sidecar says of one capture.
+
+    Attributes:
+        seq: Grows with every report of this capture in this pod.
+        at: The node's clock when it was written, seconds since the epoch.
+        packets: Packets recorded.
+        bytes: Bytes of capture files written.
+        received: Packets that passed the filter, as the kernel counts.
+        dropped: Packets that the kernel dropped for want of room.
+        backlog: Bytes written and not yet durable at the collector.
+        shipped: True when nothing is left to ship and nothing will come.
+    """
+
+    seq: int
+    at: float
+    state: State
+    reason: Reason = Reason.NONE
+    message: str = ""
+    packets: int = 0
+    bytes: int = 0
+    received: int = 0
+    dropped: int = 0
+    lost: Lost = Lost()
+    backlog: int = 0
+    shipped: bool = False
+    v: int = REPORT_VERSION
+
+
+def dump_report(report: Report) -> str:
+    """Write a report as one line of ASCII JSON of at most 4 KiB (a long message is cut)."""
+    text = json.dumps(asdict(report), separators=(",", ":"))
+    most = 1024
+    while len(text) > MAX_REPORT_BYTES:
+        short = replace(report, message=report.message[:most])
+        text = json.dumps(asdict(short), separators=(",", ":"))
+        most //= 2
+    return text
+
+
+def parse_report(text: str) -> Report:
+    """Read a report; fields and values that a later release added are passed over.
+
+    Raises:
+        BadReport: too long, not JSON, or a field of the wrong kind.
+    """
+    if len(text) > MAX_REPORT_BYTES:
+        raise BadReport(f"report has {len(text)} bytes; at most {MAX_REPORT_BYTES} are read")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadReport(f"report is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BadReport("report must be an object")
+    lost = value.get("lost", {})
+    if not isinstance(lost, dict):
+        raise BadReport("lost: must be an object")
+    try:
+        reason = Reason(value.get("reason", ""))
+    except ValueError:
+        reason = Reason.NONE  # a later release's reason; its message still tells
+    message = value.get("message", "")
+    return Report(
+        seq=_count(value, "seq"),
+        at=_clock(value),
+        state=_state(value),
+        reason=reason,
+        message=message[:2048] if isinstance(message, str) else "",
+        packets=_count(value, "packets"),
+        bytes=_count(value, "bytes"),
+        received=_count(value, "received"),
+        dropped=_count(value, "dropped"),
+        lost=Lost(_count(lost, "segments"), _count(lost, "bytes")),
+        backlog=_count(value, "backlog"),
+        shipped=value.get("shipped") is True,
+        v=_count(value, "v"),
+    )
+
+
+def _state(value: dict[str, Any]) -> State:
+    try:
+        return State(str(value.get("state")))
+    except ValueError as error:
+        raise BadReport(f"state: {str(value.get('state'))[:40]!r} is unknown") from error
+
+
+def _clock(value: dict[str, Any]) -> float:
+    at = value.get("at", 0)
+    if not isinstance(at, int | float) or isinstance(at, bool) or not 0 <= at < 2**53:
+        raise BadReport(f"at: {str(at)[:40]} must be seconds since the epoch")
+    return float(at)
+
+
+def _count(value: dict[str, Any], key: str) -> int:
+    count = value.get(key, 0)
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count < 2**63:
+        raise BadReport(f"{key}: {str(count)[:40]} must be a whole number, 0 or more")
+    return count
