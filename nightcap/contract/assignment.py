@@ -1,13 +1,20 @@
 """Which captures are a pod's: the one rule that webhook, controller and retrieval share."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from nightcap.contract import keys
 from nightcap.contract.captures import PacketCapture, Settings, order_of
 from nightcap.contract.objects import ObjectMeta
-from nightcap.contract.orders import Orders
+from nightcap.contract.orders import (
+    MAX_CAPTURES,
+    MAX_COLLECTORS,
+    MAX_ORDERS_BYTES,
+    CaptureOrder,
+    Orders,
+    dump_orders,
+)
 from nightcap.contract.selectors import matches_selector
 
 _MAX_NAME = 63
@@ -96,9 +103,37 @@ def orders_of_new_pod(
     now: float,
 ) -> Orders:
     """The orders of a pod that is being created: every capture that runs and selects it."""
-    entries = tuple(
+    entries = (
         order_of(resolved.capture, resolved.settings, resolved.settings.ends_at)
         for resolved in captures
         if resolved.settings.is_running(now) and selects(resolved.capture, pod)
     )
-    return Orders(collectors=collectors, captures=tuple(sorted(entries, key=lambda e: e.id)))
+    return fitting_orders(collectors, entries)
+
+
+def fitting_orders(
+    collectors: tuple[tuple[str, int], ...],
+    entries: Iterable[CaptureOrder],
+    first: Container[str] = (),
+) -> Orders:
+    """Orders of as many entries as a sidecar reads; too many and it would read none at all.
+
+    Args:
+        collectors: (host, port) in the order in which they are to be tried.
+        entries: In any order.
+        first: Ids of the entries that take precedence, those that the pod has already:
+            an entry that goes takes its spool with it.
+
+    Returns:
+        The entries by id, the lowest ids where not all fit.
+    """
+    chosen = sorted(entries, key=lambda entry: (entry.id not in first, entry.id))[:MAX_CAPTURES]
+    orders = _by_id(collectors[:MAX_COLLECTORS], chosen)
+    while len(dump_orders(orders)) > MAX_ORDERS_BYTES:
+        chosen.pop()
+        orders = _by_id(orders.collectors, chosen)
+    return orders
+
+
+def _by_id(collectors: tuple[tuple[str, int], ...], entries: Iterable[CaptureOrder]) -> Orders:
+    return Orders(collectors, tuple(sorted(entries, key=lambda entry: entry.id)))

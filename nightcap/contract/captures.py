@@ -5,7 +5,7 @@ into `Settings`, all defaults filled in, or says everything that is wrong with i
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -16,11 +16,17 @@ from nightcap.contract import keys
 from nightcap.contract.filters import BadFilter, check_expression, expression_of_rules
 from nightcap.contract.objects import ObjectMeta
 from nightcap.contract.orders import MAX_SNAP, CaptureOrder, Limit, Rotation, is_interface
-from nightcap.contract.quantities import BadQuantity, parse_duration, parse_size
+from nightcap.contract.quantities import MAX_BYTES, BadQuantity, parse_duration, parse_size
 from nightcap.contract.selectors import BadSelector, LabelSelector, check_selector
 
 DEFAULT_DURATION = "1h"
 DEFAULT_TTL = "24h"
+# What orders can carry (`orders.parse_orders` refuses an entry beyond these).
+MIN_SEGMENT_BYTES = 4096
+MAX_SEGMENT_BYTES = 2**40
+MIN_SEGMENT_SECONDS = 1.0
+MAX_FILES = 10_000
+MAX_INTERFACES = 64
 
 
 class FilterRule(Struct, frozen=True):
@@ -110,6 +116,8 @@ class Settings:
         starts_at: Seconds since the epoch.
         ends_at: Seconds since the epoch.
         ttl_seconds: Time from the end to the deletion of object and files.
+        starts_at_once: No start time was given: it runs from when it exists, also for a
+            program whose clock is behind the API server's.
     """
 
     filter: str
@@ -122,10 +130,14 @@ class Settings:
     limit: Limit
     when_full: WhenFull
     ttl_seconds: float
+    starts_at_once: bool = False
 
     def is_running(self, now: float) -> bool:
         """Whether packets are to be recorded at `now` (seconds since the epoch)."""
-        return not self.suspended and self.starts_at <= now < self.ends_at
+        return not self.suspended and self.has_started(now) and not self.has_ended(now)
+
+    def has_started(self, now: float) -> bool:
+        return self.starts_at_once or now >= self.starts_at
 
     def has_ended(self, now: float) -> bool:
         return now >= self.ends_at
@@ -145,12 +157,20 @@ def resolve(capture: PacketCapture) -> Settings:
     _check_selection(spec, faults)
     starts_at, ends_at = _window(capture, faults)
     rotation = Rotation(
-        max_bytes=_size("rotation.maxFileSize", spec.rotation.max_file_size, 4096, faults),
-        max_seconds=_duration("rotation.maxFileAge", spec.rotation.max_file_age, faults),
-        max_files=_whole("rotation.maxFiles", spec.rotation.max_files, 1, 10_000, faults),
+        max_bytes=_size(
+            "rotation.maxFileSize",
+            spec.rotation.max_file_size,
+            MIN_SEGMENT_BYTES,
+            MAX_SEGMENT_BYTES,
+            faults,
+        ),
+        max_seconds=_duration(
+            "rotation.maxFileAge", spec.rotation.max_file_age, MIN_SEGMENT_SECONDS, faults
+        ),
+        max_files=_whole("rotation.maxFiles", spec.rotation.max_files, 1, MAX_FILES, faults),
     )
     limit = Limit(
-        bytes=_size("limits.maxSize", spec.limits.max_size, 0, faults),
+        bytes=_size("limits.maxSize", spec.limits.max_size, 0, MAX_BYTES, faults),
         packets=_whole("limits.maxPackets", spec.limits.max_packets, 0, 2**53, faults),
     )
     if spec.limits.when_full not in tuple(WhenFull):
@@ -158,7 +178,11 @@ def resolve(capture: PacketCapture) -> Settings:
             f"limits.whenFull: {spec.limits.when_full[:40]!r} must be Finish or DropOldest"
         )
     snap = _whole("snapLength", spec.snap_length, 1, MAX_SNAP, faults)
-    ttl_seconds = _duration("ttlAfterFinished", spec.ttl_after_finished, faults)
+    ttl_seconds = _duration("ttlAfterFinished", spec.ttl_after_finished, 0, faults)
+    if len(spec.interfaces) > MAX_INTERFACES:
+        faults.append(
+            f"interfaces: {len(spec.interfaces)} are named; at most {MAX_INTERFACES} are allowed"
+        )
     faults.extend(
         f"interfaces: {name[:40]!r} is no name of a network interface"
         for name in spec.interfaces
@@ -171,12 +195,13 @@ def resolve(capture: PacketCapture) -> Settings:
         starts_at=starts_at,
         ends_at=ends_at,
         suspended=spec.suspend,
-        interfaces=spec.interfaces,
+        interfaces=tuple(dict.fromkeys(spec.interfaces)),
         snap=snap,
         rotation=rotation,
         limit=limit,
         when_full=WhenFull(spec.limits.when_full),
         ttl_seconds=ttl_seconds,
+        starts_at_once=spec.start_time is None,
     )
 
 
@@ -230,34 +255,43 @@ def _window(capture: PacketCapture, faults: list[str]) -> tuple[float, float]:
     spec = capture.spec
     created = capture.metadata.creation_timestamp
     starts = spec.start_time or created
-    starts_at = starts.timestamp() if starts else 0.0
+    starts_at = _epoch(starts) if starts else 0.0
     if spec.end_time is not None and spec.duration is not None:
         faults.append("endTime and duration: give one of them, not both")
     if spec.end_time is not None:
-        ends_at = spec.end_time.timestamp()
+        ends_at = _epoch(spec.end_time)
         if spec.start_time is not None and ends_at <= starts_at:
             faults.append("endTime: must be after startTime")
         return starts_at, ends_at
     duration = DEFAULT_DURATION if spec.duration is None else spec.duration
-    return starts_at, starts_at + _duration("duration", duration, faults)
+    return starts_at, starts_at + _duration("duration", duration, 0, faults)
 
 
-def _duration(field: str, text: str, faults: list[str]) -> float:
+def _epoch(at: datetime) -> float:
+    # The API server's date-time also lets a time without a zone pass; it means UTC on
+    # every machine, not the zone of whoever reads it.
+    return at.timestamp() if at.tzinfo else at.replace(tzinfo=UTC).timestamp()
+
+
+def _duration(field: str, text: str, least: float, faults: list[str]) -> float:
     try:
-        return parse_duration(text)
+        seconds = parse_duration(text)
     except BadQuantity as error:
         faults.append(f"{field}: {error}")
         return 0.0
+    if seconds < least:
+        faults.append(f"{field}: {text!r} must be at least {least:g}s")
+    return seconds
 
 
-def _size(field: str, value: str | int, least: int, faults: list[str]) -> int:
+def _size(field: str, value: str | int, least: int, most: int, faults: list[str]) -> int:
     try:
         size = parse_size(value)
     except BadQuantity as error:
         faults.append(f"{field}: {error}")
         return 0
-    if size < least:
-        faults.append(f"{field}: {value!s} is {size} bytes; must be at least {least}")
+    if not least <= size <= most:
+        faults.append(f"{field}: {value!s} is {size} bytes; must be from {least} to {most}")
     return size
 
 

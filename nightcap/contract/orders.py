@@ -12,6 +12,7 @@ from typing import Any, Final
 ORDERS_VERSION: Final = 1
 MAX_ORDERS_BYTES: Final = 65536
 MAX_CAPTURES: Final = 64
+MAX_COLLECTORS: Final = 16
 MAX_FILTER_BYTES: Final = 1024
 MAX_SNAP: Final = 262144
 
@@ -159,7 +160,7 @@ def _parse_collectors(value: dict[str, Any]) -> tuple[tuple[str, int], ...]:
     if not isinstance(collectors, list):
         raise BadOrders("collectors: must be a list of address:port")
     parsed = []
-    for text in collectors[:16]:
+    for text in collectors[:MAX_COLLECTORS]:
         match = _COLLECTOR.fullmatch(text) if isinstance(text, str) else None
         # An unreadable address is passed over: the next may be good, and a capture
         # without any collector still keeps its ring.

@@ -3,14 +3,14 @@
 import re
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+", re.ASCII)
 
 _SIZE_UNITS = {
     "": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40,
 }  # fmt: skip
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)(|k|M|G|T|Ki|Mi|Gi|Ti)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)(|k|M|G|T|Ki|Mi|Gi|Ti)", re.ASCII)
 
 MAX_SECONDS = 366 * 86400
 MAX_BYTES = 2**50
@@ -31,7 +31,7 @@ def parse_duration(text: str) -> float:
     """
     if len(text) > 40 or not _DURATION.fullmatch(text):
         raise BadQuantity(
-            f"duration {text[:40]!r}: write a number with a unit (ms, s, m, h, d), "
+            f"duration {text[:40]!r}: write a positive number with a unit (ms, s, m, h, d), "
             "such as 90s or 1h30m"
         )
     seconds = sum(
@@ -55,7 +55,7 @@ def parse_size(value: str | int) -> int:
     match = _SIZE.fullmatch(text) if len(text) <= 40 else None
     if match is None:
         raise BadQuantity(
-            f"size {text[:40]!r}: write bytes as a number with an optional unit "
+            f"size {text[:40]!r}: write bytes as a positive number with an optional unit "
             "(k, M, G, T, Ki, Mi, Gi, Ti), such as 10Mi"
         )
     size = int(float(match[1]) * _SIZE_UNITS[match[2]])

@@ -32,7 +32,7 @@ def digest(items: Iterable[str | bytes]) -> str:
 
 
 def source_files(root: Path, paths: Iterable[str]) -> list[Path]:
-    """Every source file below the given files and folders of `root`, sorted; missing ones left out."""
+    """Every source file at and below the given paths of `root`, sorted; missing ones left out."""
     found: set[Path] = set()
     for path in paths:
         start = root / path

@@ -14,6 +14,7 @@ from tests.cluster.cache import cached_part, digest_of_files, part_folder, sourc
 from tests.cluster.commands import run
 from tests.cluster.paths import PARTS
 
+_PAUSE_SOURCE = PARTS / "pause" / "pause.c"
 PAUSE_COMPILE = ("gcc", "-Os", "-static", "-s")
 
 
@@ -101,9 +102,9 @@ def program(part: GoPart, name: str) -> Path:
     return part_folder(part.name, go_part_key(part)) / name
 
 
-def download_modules(part: GoPart, go: Path) -> None:
-    """Fetch a part's modules into Go's own cache, ahead of its build."""
-    run([go, "mod", "download"], cwd=part.folder, env=_go_environment())
+def download_modules(part: GoPart, go: Path, *modules: str) -> None:
+    """Fetch a part's modules (all, or those named) into Go's own cache, ahead of its build."""
+    run([go, "mod", "download", *modules], cwd=part.folder, env=_go_environment())
 
 
 def build_go_part(part: GoPart, go: Path) -> Path:
@@ -121,17 +122,19 @@ def build_go_part(part: GoPart, go: Path) -> Path:
     return cached_part(part.name, go_part_key(part), build)
 
 
+def pause_folder() -> Path:
+    """The pause program's folder in the cache, whether or not it is there yet."""
+    return part_folder("pause", digest_of_files(PARTS, [_PAUSE_SOURCE], *PAUSE_COMPILE))
+
+
 def build_pause() -> Path:
     """Compile the static pause program into the cache, unless it is there; returns its folder."""
-    source = PARTS / "pause" / "pause.c"
-    key = digest_of_files(PARTS, [source], *PAUSE_COMPILE)
-    return cached_part(
-        "pause", key, lambda folder: _discard(run([*PAUSE_COMPILE, "-o", folder / "pause", source]))
-    )
 
+    def build(folder: Path) -> None:
+        run([*PAUSE_COMPILE, "-o", folder / "pause", _PAUSE_SOURCE])
 
-def _discard(_output: str) -> None:
-    """Drop what a compiler said while it succeeded."""
+    name, _, key = pause_folder().name.partition("-")
+    return cached_part(name, key, build)
 
 
 def _go_environment() -> dict[str, str]:

@@ -1,0 +1,65 @@
+# The front door: every target says what it does, and works from a fresh checkout.
+# What is built goes to a cache outside the checkout; nothing is left in it.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/nightcap
+VENV := $(CACHE)/venv-$(shell cat requirements/dev.txt requirements/control.txt 2>/dev/null | sha256sum | cut -c1-12)
+PYTHON := $(VENV)/bin/python
+export PATH := $(VENV)/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: help
+help: ## say what the targets do
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+.PHONY: tools
+tools: ## install what the checks and tests need (Python packages, Debian packages)
+	@./tests/prepare $(VENV)
+
+.PHONY: check
+check: tools ## format, lint, types, import rules
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+
+.PHONY: unit
+unit: tools ## unit tests, and packets in network namespaces of their own
+	$(PYTHON) -m pytest tests/unit tests/netns
+
+.PHONY: test
+test: check ## all checks and tests that CI runs (10 minutes with a warm cache)
+	$(PYTHON) -m pytest tests
+
+.PHONY: demo
+demo: tools ## the walk-through on a disposable real cluster, or on KUBECONFIG's
+	$(PYTHON) -m demo
+
+.PHONY: cluster
+cluster: tools ## boot (or reuse) the disposable cluster and print its KUBECONFIG
+	@$(PYTHON) -m tests.cluster up
+	@$(PYTHON) -m tests.cluster env
+
+.PHONY: cluster-down
+cluster-down: tools ## end the disposable cluster without a trace
+	@$(PYTHON) -m tests.cluster down
+
+.PHONY: image
+image: tools ## build the images, and load them into the disposable cluster if it runs
+	@$(PYTHON) -m tests.cluster images
+
+.PHONY: install
+install: tools ## install into the current KUBECONFIG (CONTROL_IMAGE=, SIDECAR_IMAGE=)
+	@$(PYTHON) -m demo.installation install
+
+.PHONY: uninstall
+uninstall: tools ## remove it from the current KUBECONFIG
+	@$(PYTHON) -m demo.installation uninstall
+
+.PHONY: lock
+lock: tools ## pin the newest versions that requirements/*.in allow
+	cd requirements && uv pip compile -q --upgrade --python-version 3.11 --no-header --no-emit-index-url control.in -o control.txt
+	cd requirements && uv pip compile -q --upgrade --python-version 3.11 --no-header --no-emit-index-url -c control.txt dev.in -o dev.txt

@@ -1,0 +1,1 @@
+"""Nightcap's own certificates: made, rotated, published and served without a restart."""

@@ -1,0 +1,145 @@
+"""gunicorn, run from code: one worker process with threads, TLS contexts that may change.
+
+Of gunicorn 27 (`workers/gthread.py`, `arbiter.py`) this relies on: the `ssl_context` hook
+is called for every connection; a connection that sends nothing leaves its thread after
+5 s; at SIGTERM the arbiter closes its copy of the listener and tells the worker, which
+goes on accepting on its own copy for as long as it likes.
+"""
+
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
+
+KEEP_ALIVE_SECONDS = 130
+"""Longer than client-go keeps idle connections (90 s): the client closes, never we."""
+
+_MEMORY_DIR = Path("/dev/shm")  # noqa: S108 - for gunicorn's heartbeat file, which has no name
+_EXIT_SECONDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """How to serve; see `certs.serving.serve`."""
+
+    port: int
+    address: str | None
+    threads: int
+    max_connections: int
+    drain_seconds: float
+    graceful_seconds: float
+    certificate_file: str
+    ssl_context: Callable[[], ssl.SSLContext]
+    on_start: Callable[[], None]
+    on_stop: Callable[[], None]
+    draining: threading.Event
+
+
+class QuietLogger(Logger):  # type: ignore[misc]
+    """gunicorn's messages through our own logging, so that they are JSON lines, too."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for logger in (self.error_log, self.access_log):
+            logger.handlers.clear()
+            logger.propagate = True
+
+
+class DrainingWorker(ThreadWorker):  # type: ignore[misc]
+    """A threaded worker that goes on serving for a while after SIGTERM.
+
+    Endpoints and the connections of kube-proxy go away only seconds after the signal. In
+    that time each answer ends its connection, so that the client opens its next elsewhere.
+    """
+
+    _stop_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        options: ServerOptions = self.app.options
+        if self._stop_at is not None or options.drain_seconds <= 0:
+            options.draining.set()
+            super().handle_exit(sig, frame)
+            return
+        self._stop_at = time.monotonic() + options.drain_seconds
+        options.draining.set()
+        self.cfg.set("keepalive", 0)
+
+    def notify(self) -> None:
+        """Called by the worker's loop at least once a second."""
+        super().notify()
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            self.alive = False
+
+    def run(self) -> None:
+        options: ServerOptions = self.app.options
+        # The arbiter's patience covers the drain, too; the worker's begins after it.
+        self.cfg.set("graceful_timeout", int(options.graceful_seconds))
+        try:
+            super().run()
+        finally:
+            options.on_stop()
+
+
+class Program(BaseApplication):  # type: ignore[misc]
+    """One WSGI application with its options as gunicorn wants them."""
+
+    def __init__(self, app: Any, options: ServerOptions) -> None:
+        self.app = app
+        self.options = options
+        super().__init__()
+
+    def load_config(self) -> None:
+        for key, value in _settings_of(self.options).items():
+            self.cfg.set(key, value)
+
+    def load(self) -> Any:
+        return self.app
+
+
+def run_server(app: Any, options: ServerOptions) -> None:
+    """Serve until SIGTERM; raises SystemExit at the end."""
+    Program(app, options).run()
+
+
+def _settings_of(options: ServerOptions) -> dict[str, Any]:
+    def ssl_context(_config: Any, _default: Any) -> ssl.SSLContext:
+        return options.ssl_context()
+
+    def post_worker_init(_worker: Any) -> None:
+        # An error here ends the program and not only the worker: no endless restarts.
+        options.on_start()
+
+    patience = options.drain_seconds + options.graceful_seconds + _EXIT_SECONDS
+    return {
+        "bind": f"{options.address or _every_address()}:{options.port}",
+        "worker_class": DrainingWorker,
+        "workers": 1,
+        "threads": options.threads,
+        "worker_connections": max(options.max_connections, options.threads + 1),
+        "keepalive": KEEP_ALIVE_SECONDS,
+        "graceful_timeout": int(patience),
+        "timeout": 120,
+        "worker_tmp_dir": str(_MEMORY_DIR) if os.access(_MEMORY_DIR, os.W_OK) else None,
+        "control_socket_disable": True,
+        "certfile": options.certificate_file,
+        "ssl_context": ssl_context,
+        "post_worker_init": post_worker_init,
+        "logger_class": QuietLogger,
+        "accesslog": None,
+        # Tokens of identity providers can be long; our own report header is 4 KiB.
+        "limit_request_fields": 64,
+        "limit_request_field_size": 16384,
+    }
+
+
+def _every_address() -> str:
+    return "[::]" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - a server

@@ -1,0 +1,1 @@
+"""The controller: captures to orders, reports to status."""

@@ -1,0 +1,133 @@
+"""What the controller may do to the cluster, as values.
+
+Decisions return these; `controller.apply` performs them.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from nightcap.contract import keys
+from nightcap.contract.objects import ObjectMeta
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One object of the cluster as it was when the decision was made.
+
+    Attributes:
+        namespace: Empty for a namespace itself.
+        resource_version: Of the copy that was looked at, so that what was done to that
+            very copy is not done again while its change is on its way back to us.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    api_version: str = "v1"
+    resource_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PatchOrders:
+    """Write a pod's orders annotation, or remove it.
+
+    Attributes:
+        ids: The captures that are in the value.
+    """
+
+    pod: Ref
+    value: str | None
+    ids: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStatus:
+    """Replace a capture's status; `old` is what is there now."""
+
+    capture: Ref
+    status: dict[str, Any]
+    old: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateCapture:
+    """Create the capture that an annotation stands for.
+
+    Attributes:
+        fingerprint: Of what the annotations ask for; a refusal holds for it alone.
+        source: Value of the label `keys.SOURCE`.
+        subjects: Who asked, to be told when the API server refuses.
+    """
+
+    namespace: str
+    name: str
+    source: str
+    spec: dict[str, Any]
+    fingerprint: str
+    subjects: tuple[Ref, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateCapture:
+    """Merge fields into the spec of a capture that an annotation stands for."""
+
+    capture: Ref
+    spec: dict[str, Any]
+    fingerprint: str
+    subjects: tuple[Ref, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteCapture:
+    """Delete a capture whose time to live is over, and so its files."""
+
+    capture: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class RecordEvent:
+    """Tell people, on the object that they will look at."""
+
+    regarding: Ref
+    type: str
+    reason: str
+    message: str
+    action: str
+
+
+Action = PatchOrders | UpdateStatus | CreateCapture | UpdateCapture | DeleteCapture | RecordEvent
+
+
+def pod_ref(metadata: ObjectMeta) -> Ref:
+    """Name a pod."""
+    return Ref(
+        kind="Pod",
+        namespace=metadata.namespace,
+        name=metadata.name,
+        uid=metadata.uid,
+        resource_version=metadata.resource_version,
+    )
+
+
+def namespace_ref(metadata: ObjectMeta) -> Ref:
+    """Name a namespace."""
+    return Ref(
+        kind="Namespace",
+        namespace="",
+        name=metadata.name,
+        uid=metadata.uid,
+        resource_version=metadata.resource_version,
+    )
+
+
+def capture_ref(metadata: ObjectMeta) -> Ref:
+    """Name a PacketCapture."""
+    return Ref(
+        kind=keys.KIND,
+        namespace=metadata.namespace,
+        name=metadata.name,
+        uid=metadata.uid,
+        api_version=f"{keys.GROUP}/{keys.VERSION}",
+        resource_version=metadata.resource_version,
+    )

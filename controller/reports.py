@@ -1,0 +1,124 @@
+"""The reports of all sidecars, as the collectors hand them on.
+
+Holds the latest report of each (capture, pod), and the format in which collectors answer:
+
+    {"cursor": "...", "reports": [{"capture": uid, "namespace": ns,
+      "pod": {"name", "uid", "node"}, "report": {...}, "received_at": epoch seconds}]}
+"""
+
+import json
+import threading
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from controller.view import PodReport
+from nightcap.contract.reports import BadReport, parse_report
+
+
+class _Pod(msgspec.Struct, frozen=True):
+    name: str = ""
+    uid: str = ""
+    node: str = ""
+
+
+class _Item(msgspec.Struct, frozen=True):
+    capture: str
+    namespace: str
+    pod: _Pod
+    report: msgspec.Raw
+    received_at: float = 0.0
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a collector answers to `GET /v1/reports`."""
+
+    cursor: str = ""
+    reports: tuple[_Item, ...] = ()
+
+
+class BadAnswer(ValueError):
+    """An answer that cannot be read."""
+
+
+_ANSWER = msgspec.json.Decoder(Answer)
+
+
+def parse_answer(data: bytes) -> tuple[str, tuple[PodReport, ...]]:
+    """Read an answer; a single report that is wrong is left out, the others stand.
+
+    Returns:
+        (cursor for the next question, reports).
+
+    Raises:
+        BadAnswer: not of the format.
+    """
+    try:
+        answer = _ANSWER.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadAnswer(f"reports cannot be read: {error}") from error
+    reports = []
+    for item in answer.reports:
+        try:
+            report = parse_report(json.dumps(json.loads(bytes(item.report))))
+        except BadReport:
+            continue
+        reports.append(
+            PodReport(
+                capture=item.capture,
+                namespace=item.namespace,
+                pod_name=item.pod.name,
+                pod_uid=item.pod.uid,
+                node=item.pod.node,
+                report=report,
+                received_at=item.received_at,
+            )
+        )
+    return answer.cursor, tuple(reports)
+
+
+class ReportBook:
+    """The latest report of each capture in each pod; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reports: dict[str, dict[str, PodReport]] = {}
+        self._unknown: set[str] = set()
+
+    def put(self, reports: Iterable[PodReport]) -> set[str]:
+        """Take reports; the highest `seq` of a (capture, pod) wins.
+
+        Returns:
+            Namespaces of the reports that were news.
+        """
+        news = set()
+        with self._lock:
+            for item in reports:
+                of_capture = self._reports.setdefault(item.capture, {})
+                old = of_capture.get(item.pod_uid)
+                if old is None or item.report.seq > old.report.seq:
+                    of_capture[item.pod_uid] = item
+                    news.add(item.namespace)
+        return news
+
+    def of(self, capture_uid: str) -> Mapping[str, PodReport]:
+        """Pod uid -> report of one capture, as of now."""
+        with self._lock:
+            return dict(self._reports.get(capture_uid, {}))
+
+    def forget(self, capture_uid: str) -> None:
+        """Drop the reports of a capture that is gone."""
+        with self._lock:
+            self._reports.pop(capture_uid, None)
+
+    def tidy(self, known: set[str]) -> None:
+        """Drop reports of captures that were unknown at two calls in a row.
+
+        A report can come before the watch has told of its capture; a collector can also
+        hold reports of captures that were deleted while nobody watched.
+        """
+        with self._lock:
+            unknown = self._reports.keys() - known
+            for uid in unknown & self._unknown:
+                del self._reports[uid]
+            self._unknown = unknown - self._unknown

@@ -1,0 +1,48 @@
+"""What the controller is told by its environment."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_TOKEN_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
+DEFAULT_NAMESPACE = "nightcap-system"
+DEFAULT_METRICS_PORT = 9090
+
+
+class BadSettings(ValueError):
+    """The environment is wrong; the message says all that is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one controller.
+
+    Attributes:
+        namespace: Where Nightcap itself lives.
+        metrics_port: Plain HTTP: /healthz, /readyz, /metrics.
+        token_file: Our own service account's token, shown to collectors.
+    """
+
+    namespace: str = DEFAULT_NAMESPACE
+    metrics_port: int = DEFAULT_METRICS_PORT
+    token_file: Path = Path(_TOKEN_FILE)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read the environment.
+
+        Raises:
+            BadSettings: names every variable that is wrong, with its value and the rule.
+        """
+        faults: list[str] = []
+        namespace = environ.get("NIGHTCAP_NAMESPACE", DEFAULT_NAMESPACE)
+        if not namespace or len(namespace) > 63 or not namespace.replace("-", "").isalnum():
+            faults.append(f"NIGHTCAP_NAMESPACE: {namespace[:80]!r} is no name of a namespace")
+        port_text = environ.get("NIGHTCAP_METRICS_PORT", str(DEFAULT_METRICS_PORT))
+        port = int(port_text) if port_text.isascii() and port_text.isdigit() else 0
+        if not 1 <= port <= 65535:
+            faults.append(f"NIGHTCAP_METRICS_PORT: {port_text[:40]!r} must be from 1 to 65535")
+        token_file = environ.get("NIGHTCAP_TOKEN_FILE", _TOKEN_FILE)
+        if faults:
+            raise BadSettings("; ".join(faults))
+        return cls(namespace=namespace, metrics_port=port, token_file=Path(token_file))

@@ -1,0 +1,160 @@
+"""What the controller knows of one namespace at one moment: the input of every decision."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+from nightcap.contract.captures import BadCapture, PacketCapture, Settings, resolve
+from nightcap.contract.objects import Namespace, ObjectMeta, Pod
+from nightcap.contract.reports import Report
+
+NEVER = math.inf
+
+
+class UnreadableCapture(PacketCapture, frozen=True, rename="camel"):
+    """A capture whose spec is not of the kind that the schema asks for.
+
+    It exists all the same: to overlook it would take its entries out of the orders, and
+    with them what the pods have recorded.
+    """
+
+    fault: str = ""
+
+
+class _MetadataOnly(msgspec.Struct, frozen=True):
+    metadata: ObjectMeta
+
+
+_CAPTURE = msgspec.json.Decoder(PacketCapture)
+_METADATA = msgspec.json.Decoder(_MetadataOnly)
+
+
+def decode_capture(raw: msgspec.Raw) -> PacketCapture:
+    """Read a capture from the API; a spec that cannot be read becomes its fault."""
+    try:
+        return _CAPTURE.decode(raw)
+    except msgspec.ValidationError as error:
+        return UnreadableCapture(metadata=_METADATA.decode(raw).metadata, fault=str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A capture and what its spec comes to: settings, or the faults."""
+
+    capture: PacketCapture
+    settings: Settings | None
+    faults: tuple[str, ...] = ()
+
+    @property
+    def uid(self) -> str:
+        return self.capture.metadata.uid
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether somebody has deleted it and a finalizer keeps it for a while."""
+        return self.capture.metadata.deletion_timestamp is not None
+
+    def is_running(self, now: float) -> bool:
+        return self.settings is not None and not self.is_leaving and self.settings.is_running(now)
+
+
+def judge(capture: PacketCapture) -> Judged:
+    """Resolve a capture's spec, keeping what is wrong with it."""
+    if isinstance(capture, UnreadableCapture):
+        return Judged(capture, None, (capture.fault,))
+    try:
+        return Judged(capture, resolve(capture))
+    except BadCapture as error:
+        return Judged(capture, None, error.faults)
+
+
+@dataclass(frozen=True, slots=True)
+class PodReport:
+    """The latest that one pod's sidecar said of one capture.
+
+    Attributes:
+        received_at: By the collector's clock, seconds since the epoch.
+    """
+
+    capture: str
+    namespace: str
+    pod_name: str
+    pod_uid: str
+    node: str
+    report: Report
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An annotation capture that the API server would not have.
+
+    Attributes:
+        fingerprint: Of what was asked; anything else may be tried at once.
+    """
+
+    fingerprint: str
+    message: str
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What this process remembers to pace itself; losing it costs a write, never the truth.
+
+    Attributes:
+        status_written_at: By capture uid.
+        ordered_at: By (capture uid, pod uid): when the pod's orders first named the capture.
+        refusals: By (namespace, name) of annotation captures.
+        told: (uid, reason, message) of events that were recorded.
+    """
+
+    status_written_at: dict[str, float] = field(default_factory=dict)
+    ordered_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)
+    told: set[tuple[str, str, str]] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalView:
+    """How the collectors answer when they are asked for reports.
+
+    Attributes:
+        unreachable: Addresses that did not answer lately, sorted.
+        known: Whether there is any endpoint at all.
+        asked: False until every endpoint was asked once: before, nothing can be said of pods.
+    """
+
+    unreachable: tuple[str, ...] = ()
+    known: bool = True
+    asked: bool = True
+
+    @property
+    def is_reachable(self) -> bool:
+        return self.known and not self.unreachable
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceView:
+    """One namespace.
+
+    Attributes:
+        namespace: None when it is not known (deleted while its objects still go).
+        reports: Capture uid -> pod uid -> latest report.
+        collectors: (host, port) in the order in which sidecars try them.
+    """
+
+    namespace: Namespace | None
+    captures: tuple[Judged, ...]
+    pods: tuple[Pod, ...]
+    reports: Mapping[str, Mapping[str, PodReport]] = field(default_factory=dict)
+    collectors: tuple[tuple[str, int], ...] = ()
+    retrieval: RetrievalView = RetrievalView()
+    memory: Memory = field(default_factory=Memory)
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether nothing new may be made in it."""
+        return self.namespace is None or self.namespace.metadata.deletion_timestamp is not None

@@ -1,0 +1,272 @@
+"""One client of the API server; login, token refresh and TLS are the official client's.
+
+Only its transport is used: typed models cost a hundred times the CPU of the narrow
+Structs in `nightcap.contract.objects`. No client-side rate limit: the server's own
+priority and fairness decides. Nothing is retried here; who calls knows what is safe.
+"""
+
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import msgspec
+import urllib3
+from kubernetes import config
+from kubernetes.client import ApiClient, Configuration
+
+import nightcap
+from nightcap.kube.errors import ApiError, ClusterUnavailable, error_of, unavailable
+
+_IN_CLUSTER_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_POOL_SIZE = 64
+"""Idle connections kept: one for each of 32 threads, and one for each watch."""
+_CHUNK_BYTES = 65536
+
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+STRATEGIC_PATCH = "application/strategic-merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+"""Content type of a server-side apply; JSON is YAML, and `fieldManager` goes in the query."""
+
+
+class KubeClient:
+    """Requests to one API server; safe to use from many threads, and after a fork."""
+
+    def __init__(self, configuration: Any) -> None:
+        """Take a `kubernetes.client.Configuration` that is filled in."""
+        configuration.connection_pool_maxsize = _POOL_SIZE
+        self._configuration = configuration
+        self._api = ApiClient(configuration)
+        self._pid = os.getpid()
+
+    @classmethod
+    def from_environment(cls, kubeconfig: str | None = None, context: str | None = None) -> Self:
+        """The cluster that the arguments, `KUBECONFIG`, the pod or `~/.kube/config` name.
+
+        Args:
+            kubeconfig: A file; with it or `context`, nothing else is looked at.
+            context: A context of that file, or of kubectl's default one.
+
+        Raises:
+            ClusterUnavailable: says where a configuration was looked for.
+        """
+        configuration = Configuration()
+        try:
+            if kubeconfig is None and context is None and _is_in_cluster():
+                config.load_incluster_config(  # type: ignore[no-untyped-call]
+                    client_configuration=configuration
+                )
+            else:
+                config.load_kube_config(  # type: ignore[no-untyped-call]
+                    config_file=kubeconfig,
+                    context=context,
+                    client_configuration=configuration,
+                    persist_config=False,
+                )
+        except (config.ConfigException, OSError) as error:
+            where = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+            raise ClusterUnavailable(
+                0, "NoConfiguration", f"no cluster to talk to: {where}: {error}"
+            ) from error
+        return cls(configuration)
+
+    @property
+    def host(self) -> str:
+        """The API server's address, for messages."""
+        return str(self._configuration.host)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+        timeout: tuple[float, float] = (5, 30),
+    ) -> bytes:
+        """One request; the answer's body.
+
+        Args:
+            method: HTTP method.
+            path: From `nightcap.kube.paths`.
+            query: Query parameters.
+            body: Bytes as they are, or anything msgspec turns into JSON.
+            content_type: Of the body; the `*_PATCH` constants for patches.
+            headers: More headers.
+            timeout: Seconds to connect, and for each read.
+
+        Raises:
+            ApiError: A subclass for each way to fail.
+        """
+        response = self._send(
+            method,
+            path,
+            query=query,
+            body=body,
+            content_type=content_type,
+            headers=headers,
+            timeout=timeout,
+            preload=True,
+        )
+        data: bytes = response.data
+        if not 200 <= response.status < 300:
+            raise error_of(response.status, data)
+        return data
+
+    def stream_lines(
+        self, path: str, query: Mapping[str, str] | None = None, read_timeout: float = 330
+    ) -> "LineStream":
+        """Open a watch (or a log); a context manager that iterates over lines.
+
+        Raises:
+            ApiError: If the server refuses; while iterating, ClusterUnavailable when the
+                connection breaks or is silent for `read_timeout` seconds.
+        """
+        response = self._send(
+            "GET",
+            path,
+            query=query,
+            body=None,
+            content_type="",
+            headers=None,
+            timeout=(5, read_timeout),
+            preload=False,
+        )
+        if not 200 <= response.status < 300:
+            try:
+                data = response.read()
+            except (urllib3.exceptions.HTTPError, OSError) as error:
+                raise unavailable(error) from error
+            finally:
+                response.close()
+            raise error_of(response.status, data)
+        return LineStream(response)
+
+    def close(self) -> None:
+        """Close the idle connections; the next request opens new ones."""
+        self._api.rest_client.pool_manager.clear()
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None,
+        body: Any,
+        content_type: str,
+        headers: Mapping[str, str] | None,
+        timeout: tuple[float, float],
+        preload: bool,
+    ) -> urllib3.BaseHTTPResponse:
+        if self._pid != os.getpid():
+            # Connections of before a fork belong to the parent: two processes on one
+            # TLS stream break it for both.
+            self._pid = os.getpid()
+            self.close()
+        url = f"{self._configuration.host}{path}"
+        if query:
+            url = f"{url}?{urlencode(query)}"
+        try:
+            sent = {"Accept": "application/json", "User-Agent": _user_agent(), **(headers or {})}
+            sent.update(self._login())
+            data = body
+            if body is not None:
+                sent["Content-Type"] = content_type
+                if not isinstance(body, bytes):
+                    data = msgspec.json.encode(body)
+            response: urllib3.BaseHTTPResponse = self._api.rest_client.pool_manager.request(
+                method,
+                url,
+                body=data,
+                headers=sent,
+                timeout=urllib3.Timeout(connect=timeout[0], read=timeout[1]),
+                retries=False,
+                redirect=False,
+                preload_content=preload,
+            )
+        except (urllib3.exceptions.HTTPError, config.ConfigException, OSError) as error:
+            raise unavailable(error) from error
+        return response
+
+    def _login(self) -> dict[str, str]:
+        """The Authorization header; reads a token again when it is due."""
+        setting = self._configuration.auth_settings().get("BearerToken")
+        if not setting or not setting["value"]:
+            return {}
+        return {"Authorization": str(setting["value"]).strip()}
+
+
+class LineStream:
+    """Lines of an endless answer; `abort` from any thread ends a blocked read."""
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        self._response = response
+        self._lines = self._read_lines()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._lines
+
+    def __next__(self) -> bytes:
+        return next(self._lines)
+
+    def abort(self) -> None:
+        """Shut the socket: the thread that reads sees the end at once."""
+        try:
+            self._response.shutdown()
+        except (OSError, ValueError, RuntimeError, AttributeError, urllib3.exceptions.HTTPError):
+            return  # closed already
+
+    def close(self) -> None:
+        # Not given back to the pool: the rest of an endless answer is in it.
+        self._response.close()
+
+    def _read_lines(self) -> Iterator[bytes]:
+        rest = b""
+        try:
+            for chunk in self._response.stream(_CHUNK_BYTES):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from (line for line in lines if line)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise unavailable(error) from error
+        if rest.strip():
+            yield rest
+
+
+def _is_in_cluster() -> bool:
+    return (
+        "KUBECONFIG" not in os.environ
+        and "KUBERNETES_SERVICE_HOST" in os.environ
+        and _IN_CLUSTER_TOKEN.exists()
+    )
+
+
+def _user_agent() -> str:
+    return f"nightcap/{nightcap.__version__} ({socket.gethostname()})"
+
+
+__all__ = [
+    "APPLY_PATCH",
+    "JSON_PATCH",
+    "MERGE_PATCH",
+    "STRATEGIC_PATCH",
+    "ApiError",
+    "KubeClient",
+    "LineStream",
+]

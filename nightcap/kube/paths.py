@@ -1,0 +1,114 @@
+# ruff: noqa: D103 - the name of each function is the path it gives
+"""Paths of the Kubernetes API, built in one place; every name in them is quoted."""
+
+from urllib.parse import quote
+
+from nightcap.contract import keys
+
+TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
+ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+NAMESPACES = "/api/v1/namespaces"
+
+
+def _join(prefix: str, namespace: str | None, resource: str, *more: str) -> str:
+    parts = [] if namespace is None else ["namespaces", namespace]
+    parts += [resource, *more]
+    return "/".join([prefix, *(quote(part, safe="") for part in parts)])
+
+
+def _core(namespace: str | None, resource: str, *more: str) -> str:
+    return _join("/api/v1", namespace, resource, *more)
+
+
+def namespaces() -> str:
+    return NAMESPACES
+
+
+def namespace(name: str) -> str:
+    return _core(None, "namespaces", name)
+
+
+def pods(namespace: str | None = None) -> str:
+    """All pods, or those of one namespace."""
+    return _core(namespace, "pods")
+
+
+def pod(namespace: str, name: str) -> str:
+    return _core(namespace, "pods", name)
+
+
+def pod_status(namespace: str, name: str) -> str:
+    return _core(namespace, "pods", name, "status")
+
+
+def services(namespace: str | None = None) -> str:
+    return _core(namespace, "services")
+
+
+def service(namespace: str, name: str) -> str:
+    return _core(namespace, "services", name)
+
+
+def secrets(namespace: str) -> str:
+    return _core(namespace, "secrets")
+
+
+def secret(namespace: str, name: str) -> str:
+    return _core(namespace, "secrets", name)
+
+
+def config_maps(namespace: str) -> str:
+    return _core(namespace, "configmaps")
+
+
+def config_map(namespace: str, name: str) -> str:
+    return _core(namespace, "configmaps", name)
+
+
+def endpoint_slices(namespace: str) -> str:
+    return _join("/apis/discovery.k8s.io/v1", namespace, "endpointslices")
+
+
+def replica_sets(namespace: str | None = None) -> str:
+    return _join("/apis/apps/v1", namespace, "replicasets")
+
+
+def events(namespace: str) -> str:
+    return _join("/apis/events.k8s.io/v1", namespace, "events")
+
+
+def leases(namespace: str) -> str:
+    return _join("/apis/coordination.k8s.io/v1", namespace, "leases")
+
+
+def lease(namespace: str, name: str) -> str:
+    return _join("/apis/coordination.k8s.io/v1", namespace, "leases", name)
+
+
+def packetcaptures(namespace: str | None = None) -> str:
+    """All captures, or those of one namespace."""
+    return _join(f"/apis/{keys.GROUP}/{keys.VERSION}", namespace, keys.PLURAL)
+
+
+def packetcapture(namespace: str, name: str) -> str:
+    return _join(f"/apis/{keys.GROUP}/{keys.VERSION}", namespace, keys.PLURAL, name)
+
+
+def packetcapture_status(namespace: str, name: str) -> str:
+    return f"{packetcapture(namespace, name)}/status"
+
+
+def mutating_webhooks() -> str:
+    return "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
+
+
+def mutating_webhook(name: str) -> str:
+    return f"{mutating_webhooks()}/{quote(name, safe='')}"
+
+
+def validating_webhooks() -> str:
+    return "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+
+
+def validating_webhook(name: str) -> str:
+    return f"{validating_webhooks()}/{quote(name, safe='')}"

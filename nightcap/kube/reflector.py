@@ -1,0 +1,390 @@
+"""A local copy of a list of objects that follows the API server, and says what changed.
+
+One thread lists in pages, then watches from where the list ended, for months. Everything
+that can end a watch (its own time, a broken connection, a restarted server, a compacted
+history) ends in the same loop: watch again from the last version, or list again and
+compare. Nobody who reads the copy waits for the network.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
+
+import msgspec
+
+from nightcap.contract.objects import ObjectMeta
+from nightcap.kube.client import KubeClient, LineStream
+from nightcap.kube.errors import ApiError, ClusterUnavailable, Gone, error_of
+
+log = logging.getLogger(__name__)
+
+_PAGE = 500
+_WATCH_SECONDS = (240, 360)
+_SILENCE_SECONDS = 30
+"""How much longer than its own time a watch may be silent before it counts as dead."""
+_SHORT_WATCH_SECONDS = 1.0
+_FIRST_DELAY_SECONDS = 0.5
+_MAX_DELAY_SECONDS = 30.0
+
+
+class HasMetadata(Protocol):
+    """Anything with Kubernetes metadata."""
+
+    @property
+    def metadata(self) -> ObjectMeta: ...
+
+
+T = TypeVar("T", bound=HasMetadata)
+"""What a reflector holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Generic[T]):
+    """One difference between the copy before and after.
+
+    Attributes:
+        kind: What happened.
+        object: The object now; of a deleted one the last state known.
+        old: The object before; None if it is new.
+    """
+
+    kind: Literal["added", "modified", "deleted"]
+    object: T
+    old: T | None = None
+
+
+class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str = ""
+    next_page: str = msgspec.field(default="", name="continue")
+
+
+class _Page(msgspec.Struct, frozen=True):
+    metadata: _ListMeta = _ListMeta()
+    items: list[msgspec.Raw] | None = None
+
+
+class _Event(msgspec.Struct, frozen=True):
+    type: str
+    object: msgspec.Raw
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """The least that every object has, for those that do not decode."""
+
+    metadata: ObjectMeta = ObjectMeta()
+
+
+_PAGE_DECODER = msgspec.json.Decoder(_Page)
+_EVENT_DECODER = msgspec.json.Decoder(_Event)
+_HEAD_DECODER = msgspec.json.Decoder(_Head)
+
+Key = tuple[str, str]
+"""(namespace, name)"""
+
+
+class Reflector(Generic[T]):
+    """Follows one list; see the module. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        path: str,
+        decode: Callable[[msgspec.Raw], T],
+        *,
+        name: str,
+        label_selector: str = "",
+        field_selector: str = "",
+        on_change: Callable[[Change[T]], None] | None = None,
+        page_size: int = _PAGE,
+    ) -> None:
+        """Prepare; nothing is asked before `start`.
+
+        Args:
+            client: The API server.
+            path: Of the list.
+            decode: Turns one object's JSON into what is kept.
+            name: For logs and metrics.
+            label_selector: Which objects, by label.
+            field_selector: Which objects, by field, such as `metadata.name=nightcap`.
+            on_change: Called in the reflector's thread after the copy has changed; an
+                exception is logged, and the reflector goes on.
+            page_size: Objects in one page of a list.
+        """
+        self.name = name
+        self._client = client
+        self._path = path
+        self._decode = decode
+        self._selectors = {
+            key: value
+            for key, value in (("labelSelector", label_selector), ("fieldSelector", field_selector))
+            if value
+        }
+        self._on_change = on_change
+        self._page_size = page_size
+        self._lock = threading.Lock()
+        self._objects: dict[Key, T] = {}
+        self._by_uid: dict[str, T] = {}
+        self._malformed: dict[Key, str] = {}
+        self._synced = threading.Event()
+        self._stopping = threading.Event()
+        self._stream: LineStream | None = None
+        self._thread: threading.Thread | None = None
+        self._version = ""
+        self.lists = 0
+        """Complete lists so far; more than one means that a watch's history was lost."""
+        self.watches = 0
+        """Watches begun so far."""
+        self.failures = 0
+        """Requests that failed, and watches that broke."""
+        self.last_heard_at = 0.0
+        """Monotonic time of the last answer or event from the server."""
+
+    def start(self) -> None:
+        """Begin to follow, in a thread of its own; once."""
+        if self._thread is not None:
+            raise RuntimeError(f"reflector {self.name} was started already")
+        self._thread = threading.Thread(target=self._run, name=f"watch-{self.name}", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout: float = 5) -> None:
+        """End the thread; a watch that waits for the server is woken."""
+        self._stopping.set()
+        with self._lock:
+            stream = self._stream
+        if stream is not None:
+            stream.abort()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout)
+
+    def wait_synced(self, timeout: float) -> bool:
+        """Wait for the first complete list; whether it came within `timeout` seconds."""
+        return self._synced.wait(timeout)
+
+    @property
+    def synced(self) -> bool:
+        """Whether the first complete list has come."""
+        return self._synced.is_set()
+
+    def items(self) -> tuple[T, ...]:
+        """Every object, as of now."""
+        with self._lock:
+            return tuple(self._objects.values())
+
+    def get(self, namespace: str, name: str) -> T | None:
+        """One object; the namespace of a cluster-wide one is empty."""
+        with self._lock:
+            return self._objects.get((namespace, name))
+
+    def by_uid(self, uid: str) -> T | None:
+        """One object by its uid."""
+        with self._lock:
+            return self._by_uid.get(uid)
+
+    @property
+    def malformed(self) -> dict[Key, str]:
+        """Objects that did not decode, with the reason.
+
+        A new one is not among the items; of one that was good before, the last good
+        state stays there: a bad edit must not look like a deletion.
+        """
+        with self._lock:
+            return dict(self._malformed)
+
+    def _run(self) -> None:
+        delay = _FIRST_DELAY_SECONDS
+        must_list = True
+        while not self._stopping.is_set():
+            began_at = time.monotonic()
+            try:
+                if must_list:
+                    self._list()
+                    must_list = False
+                self._watch()
+                failed = time.monotonic() - began_at < _SHORT_WATCH_SECONDS
+            except Gone as error:
+                must_list, failed = True, True
+                log.info("watch history lost", extra={"watch": self.name, "said": str(error)})
+            except ApiError as error:
+                failed = True
+                self._log_failure(error)
+            except Exception:
+                # Whatever it was, a copy that silently stands still is worse than a new list.
+                must_list, failed = True, True
+                self.failures += 1
+                log.exception("watch failed", extra={"watch": self.name})
+            if not failed or time.monotonic() - began_at > _MAX_DELAY_SECONDS:
+                delay = _FIRST_DELAY_SECONDS
+            if failed:
+                self._stopping.wait(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                delay = min(delay * 2, _MAX_DELAY_SECONDS)
+
+    def _log_failure(self, error: ApiError) -> None:
+        self.failures += 1
+        if not self._stopping.is_set():
+            log.warning("watch failed", extra={"watch": self.name, "error": str(error)})
+
+    def _list(self) -> None:
+        """List everything in pages, then replace the copy and tell the differences."""
+        found: dict[Key, T] = {}
+        malformed: dict[Key, str] = {}
+        query = {**self._selectors, "limit": str(self._page_size)}
+        while True:
+            data = self._client.request("GET", self._path, query=query, timeout=(5, 60))
+            self.last_heard_at = time.monotonic()
+            page = _PAGE_DECODER.decode(data)
+            for raw in page.items or ():
+                self._sort_in(raw, found, malformed)
+            if not page.metadata.next_page:
+                break
+            if self._stopping.is_set():
+                return
+            query["continue"] = page.metadata.next_page
+        with self._lock:
+            old = self._objects
+            for key in malformed:
+                if key in old:
+                    found[key] = old[key]
+            self._objects = found
+            self._by_uid = {item.metadata.uid: item for item in found.values()}
+            self._malformed = malformed
+        self._version = page.metadata.resource_version
+        self.lists += 1
+        for change in _differences(old, found):
+            self._tell(change)
+        if not self._synced.is_set():
+            log.info("watch synced", extra={"watch": self.name, "objects": len(found)})
+        self._synced.set()
+
+    def _sort_in(self, raw: msgspec.Raw, found: dict[Key, T], malformed: dict[Key, str]) -> None:
+        try:
+            item = self._decode(raw)
+        except (msgspec.MsgspecError, ValueError) as error:
+            key = _key(_HEAD_DECODER.decode(raw))
+            malformed[key] = str(error)
+            self._log_malformed(key, error)
+        else:
+            found[_key(item)] = item
+
+    def _watch(self) -> None:
+        """Apply events until the server ends the watch."""
+        seconds = random.randint(*_WATCH_SECONDS)  # noqa: S311 - spreads the reconnects
+        query = {
+            **self._selectors,
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(seconds),
+        }
+        stream = self._client.stream_lines(self._path, query, seconds + _SILENCE_SECONDS)
+        self.watches += 1
+        self.last_heard_at = time.monotonic()
+        with self._lock:
+            self._stream = stream
+        try:
+            if self._stopping.is_set():
+                return
+            with stream:
+                for line in stream:
+                    if self._stopping.is_set():
+                        return
+                    self.last_heard_at = time.monotonic()
+                    self._apply(_decode_event(line))
+        finally:
+            with self._lock:
+                self._stream = None
+
+    def _apply(self, event: _Event) -> None:
+        if event.type == "ERROR":
+            raise error_of(0, event.object)
+        if event.type == "BOOKMARK":
+            self._version = _HEAD_DECODER.decode(event.object).metadata.resource_version
+            return
+        try:
+            item = self._decode(event.object)
+        except (msgspec.MsgspecError, ValueError) as error:
+            head = _HEAD_DECODER.decode(event.object)
+            if event.type != "DELETED":
+                with self._lock:
+                    self._malformed[_key(head)] = str(error)
+                self._log_malformed(_key(head), error)
+            else:
+                self._remove(head, None)
+            self._version = head.metadata.resource_version
+            return
+        if event.type == "DELETED":
+            self._remove(item, item)
+        else:
+            self._put(item)
+        # Last: a callback that fails for good must not lose the event on the next watch.
+        self._version = item.metadata.resource_version
+
+    def _put(self, item: T) -> None:
+        key = _key(item)
+        with self._lock:
+            old = self._objects.get(key)
+            self._objects[key] = item
+            if old is not None:
+                self._by_uid.pop(old.metadata.uid, None)
+            self._by_uid[item.metadata.uid] = item
+            self._malformed.pop(key, None)
+        for change in _changes(old, item):
+            self._tell(change)
+
+    def _remove(self, head: HasMetadata, last: T | None) -> None:
+        key = _key(head)
+        with self._lock:
+            old = self._objects.pop(key, None)
+            if old is not None:
+                self._by_uid.pop(old.metadata.uid, None)
+            self._malformed.pop(key, None)
+        if old is not None:
+            self._tell(Change("deleted", last or old, old))
+
+    def _tell(self, change: Change[T]) -> None:
+        if self._on_change is None:
+            return
+        try:
+            self._on_change(change)
+        except Exception:
+            key = "/".join(_key(change.object))
+            log.exception("change not handled", extra={"watch": self.name, "object": key})
+
+    def _log_malformed(self, key: Key, error: Exception) -> None:
+        log.warning(
+            "object not understood",
+            extra={"watch": self.name, "object": "/".join(key), "error": str(error)},
+        )
+
+
+def _decode_event(line: bytes) -> _Event:
+    try:
+        return _EVENT_DECODER.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # A connection cut in the middle of a line; the next watch brings it whole.
+        raise ClusterUnavailable(0, "BadEvent", f"a watch event is no JSON: {error}") from error
+
+
+def _key(item: HasMetadata) -> Key:
+    return item.metadata.namespace, item.metadata.name
+
+
+def _changes(old: T | None, new: T) -> tuple[Change[T], ...]:
+    """What happened to one name: another uid means that it was deleted and made again."""
+    if old is None:
+        return (Change("added", new),)
+    if old.metadata.uid != new.metadata.uid:
+        return (Change("deleted", old, old), Change("added", new))
+    if old.metadata.resource_version == new.metadata.resource_version:
+        return ()
+    return (Change("modified", new, old),)
+
+
+def _differences(old: dict[Key, T], new: dict[Key, T]) -> list[Change[T]]:
+    """What a new list says happened since the old one; deletions first."""
+    gone = [Change("deleted", item, item) for key, item in old.items() if key not in new]
+    changed = [change for key, item in new.items() for change in _changes(old.get(key), item)]
+    return gone + changed

@@ -1,0 +1,1 @@
+"""libpcap through ctypes, and the files it writes. Needs the standard library alone."""

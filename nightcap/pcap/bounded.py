@@ -1,0 +1,43 @@
+"""Compile a stranger's filter in a helper process with limits on CPU, memory and time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+_CHECK = Path(__file__).with_name("check.py")
+
+
+def check_filter(expression: str, timeout: float = 1.0) -> str | None:
+    """Say why a filter cannot be used.
+
+    Args:
+        expression: pcap-filter(7); empty is fine. Names of hosts must have been refused before
+            (`nightcap.contract.filters.check_expression`): libpcap would ask DNS.
+        timeout: Seconds that all of it may take.
+
+    Returns:
+        None when it compiles; otherwise libpcap's own words, or which limit it met.
+    """
+    command = [sys.executable, "-I", "-S", "-E", str(_CHECK)]
+    try:
+        done = subprocess.run(
+            command,
+            input=expression.encode("utf-8", "surrogateescape"),
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+            env={},
+        )
+    except subprocess.TimeoutExpired:
+        return f"filter took more than {timeout:g} s to compile"
+    except OSError as error:
+        return f"filter could not be checked: {error}"
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError:
+        return (
+            f"filter took too much CPU or memory to compile (helper ended with {done.returncode})"
+        )
+    error_text = answer.get("error")
+    return None if error_text is None else str(error_text)

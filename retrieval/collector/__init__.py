@@ -1,0 +1,1 @@
+"""The collector: what sidecars speak to, and what the controller reads reports from."""

@@ -1,0 +1,312 @@
+"""The collector's WSGI application, bare: sidecars' appends are the hot path.
+
+PATCH | HEAD  /v1/captures/{capture uid}/{interface}/{seq}     a pod's token, audience `nightcap`
+GET           /v1/reports?after=CURSOR                         a right on that path
+GET           /healthz, /readyz                                nobody's token
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+
+from nightcap.contract import uploads
+from nightcap.contract.captures import WhenFull
+from nightcap.contract.keys import TOKEN_AUDIENCE
+from nightcap.contract.orders import Limit
+from nightcap.contract.segments import BadName, SegmentKey
+from nightcap.kube.errors import ApiError
+from nightcap.kube.reviews import Identity
+from retrieval import metrics, retention
+from retrieval.access import bearer_token
+from retrieval.collector.admission import (
+    Admission,
+    Admitted,
+    CaptureGone,
+    CaptureUnreadable,
+    NotAllowed,
+)
+from retrieval.collector.reports import ReportIndex
+from retrieval.collector.tokens import SidecarTokens
+from retrieval.collector.uploads import BadUpload, Method, Upload, link_type, parse_upload
+from retrieval.retention import Room
+from retrieval.store.base import OffsetConflict, Store, StoreFailed, StoreFull, StreamMeta
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse
+
+PACE_SECONDS: Final = 1
+DURABLE_SECONDS: Final = 10.0
+"""How long an answer waits for the disk; after that it says that less is durable."""
+RETRY_AFTER_SECONDS: Final = 2
+ENDED: Final = 0
+"""`Nightcap-Until` of a capture that has ended: the past by every clock, however wrong."""
+REPORTS_PATH: Final = "/v1/reports"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer; a refusal's body is a sentence."""
+
+    status: HTTPStatus
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    content_type: str = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Parties:
+    """Whom the application asks; functions, so that each is what it is for and no more.
+
+    Attributes:
+        person: Whose token it is, of the API server's own audience.
+        may_read_reports: Whether that one may `get` the path of the reports.
+        is_ready: Whether all that is needed has been started.
+    """
+
+    person: Callable[[str], Identity | None]
+    may_read_reports: Callable[[Identity], bool]
+    is_ready: Callable[[], bool]
+
+
+class CollectorApp:
+    """Takes segments and reports."""
+
+    def __init__(
+        self,
+        store: Store,
+        tokens: SidecarTokens,
+        admission: Admission,
+        reports: ReportIndex,
+        parties: Parties,
+    ) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._admission = admission
+        self._reports = reports
+        self._parties = parties
+
+    def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
+        method = environ["REQUEST_METHOD"]
+        answer = self._answer(method, environ)
+        # An unknown method would make a label of its own for whoever sends one.
+        label = method if method in ("PATCH", "HEAD", "GET") else "other"
+        metrics.UPLOADS.labels(label, str(int(answer.status))).inc()
+        headers = [("X-Content-Type-Options", "nosniff"), *answer.headers.items()]
+        if answer.status != HTTPStatus.NO_CONTENT:
+            headers.append(("Content-Type", answer.content_type))
+            headers.append(("Content-Length", str(len(answer.body))))
+        start_response(f"{int(answer.status)} {answer.status.phrase}", headers)
+        return [] if method == "HEAD" else [answer.body]
+
+    def _answer(self, method: str, environ: dict[str, Any]) -> Answer:
+        try:
+            return self._route(method, environ)
+        except BadUpload as error:
+            return _refuse(error.status, str(error))
+        except BadName as error:
+            return _refuse(HTTPStatus.BAD_REQUEST, str(error))
+        except NotAllowed as error:
+            return _refuse(HTTPStatus.FORBIDDEN, str(error))
+        except CaptureGone as error:
+            return _refuse(HTTPStatus.GONE, str(error))
+        except StoreFull as error:
+            return _refuse(HTTPStatus.INSUFFICIENT_STORAGE, str(error))
+        except (ApiError, CaptureUnreadable, StoreFailed) as error:
+            _log.warning("cannot answer now", extra={"error": str(error)})
+            return _later(_sentence_of(error))
+        except Exception:
+            _log.exception("request failed")
+            return _refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the collector failed; see its log")
+
+    def _route(self, method: str, environ: dict[str, Any]) -> Answer:
+        path, _, query = _raw_target(environ).partition("?")
+        if path == "/healthz":
+            return Answer(HTTPStatus.OK, body=b"ok\n")
+        if path == "/readyz":
+            return (
+                Answer(HTTPStatus.OK, body=b"ok\n")
+                if self._parties.is_ready()
+                else _later("not ready: waiting for certificates or the API server")
+            )
+        token = bearer_token(environ.get("HTTP_AUTHORIZATION"), None)
+        if path == REPORTS_PATH and method == "GET":
+            return self._read_reports(token, query)
+        identity = self._tokens.identity(token, time.time()) if token else None
+        if identity is None:
+            return _refuse(
+                HTTPStatus.UNAUTHORIZED,
+                f"needs the token of a pod with audience {TOKEN_AUDIENCE!r}",
+            )
+        upload = parse_upload(method, path, environ)
+        admitted = self._admission.admit(identity, upload.segment.capture)
+        key = SegmentKey(admitted.stream, upload.segment.interface, upload.segment.seq)
+        if upload.method is Method.HEAD:
+            return self._look(key, admitted)
+        return self._append(upload, key, admitted, environ)
+
+    def _look(self, key: SegmentKey, admitted: Admitted) -> Answer:
+        state = self._store.segment(key)
+        durable = self._store.wait_durable(key, state.size, DURABLE_SECONDS)
+        limit_is_reached = self._room(admitted, 0) is not Room.ENOUGH
+        headers = _headers(state.size, durable, admitted, limit_is_reached=limit_is_reached)
+        headers[uploads.COMPLETE] = uploads.format_boolean(state.complete)
+        return Answer(HTTPStatus.NO_CONTENT, headers)
+
+    def _append(
+        self, upload: Upload, key: SegmentKey, admitted: Admitted, environ: dict[str, Any]
+    ) -> Answer:
+        body = _read_body(environ, upload.length)
+        meta = self._begun(admitted)
+        if upload.report is not None:
+            self._reports.accept(admitted.stream, meta, upload.report, time.time())
+        if body and upload.offset == 0:
+            self._check_start(key, body)
+        room = self._room(admitted, len(body))
+        if room is Room.EXCEEDED:
+            raise StoreFull("the capture's limits.maxSize is exceeded in this pod")
+        try:
+            state = self._store.append(key, upload.offset, body, complete=upload.complete)
+        except OffsetConflict as conflict:
+            known = conflict.segment
+            headers = _headers(
+                known.size, known.durable, admitted, limit_is_reached=room is not Room.ENOUGH
+            )
+            headers[uploads.COMPLETE] = uploads.format_boolean(known.complete)
+            return _refuse(HTTPStatus.CONFLICT, _conflict(upload, conflict), headers)
+        durable = self._make_durable(key, state.size)
+        if body:
+            metrics.APPENDED_BYTES.inc(len(body))
+            self._drop_oldest(admitted)
+            self._reports.touch(admitted.stream)
+        limit_is_reached = room is not Room.ENOUGH
+        return Answer(
+            HTTPStatus.NO_CONTENT,
+            _headers(state.size, durable, admitted, limit_is_reached=limit_is_reached),
+        )
+
+    def _begun(self, admitted: Admitted) -> StreamMeta:
+        """The stream's meta; a new stream is begun."""
+        stream = admitted.stream
+        if admitted.new is not None:
+            self._store.create_stream(stream, admitted.new)
+            _log.info(
+                "stream begun",
+                extra={
+                    "namespace": stream.namespace,
+                    "capture": admitted.capture.metadata.name,
+                    "pod": admitted.new.pod,
+                },
+            )
+            return admitted.new
+        meta = self._store.meta(stream)
+        return meta or StreamMeta(pod="", node="", capture=admitted.capture.metadata.name)
+
+    def _check_start(self, key: SegmentKey, body: bytes) -> None:
+        if self._store.segment(key).size == 0:
+            self._store.set_link(key, link_type(body))
+
+    def _make_durable(self, key: SegmentKey, size: int) -> int:
+        started = time.monotonic()
+        durable = self._store.wait_durable(key, size, DURABLE_SECONDS)
+        metrics.DURABLE_SECONDS.observe(time.monotonic() - started)
+        return durable
+
+    def _room(self, admitted: Admitted, coming_bytes: int) -> Room:
+        limit, when_full = _limit(admitted)
+        if not limit:
+            return Room.ENOUGH
+        stored = self._store.tally(admitted.stream).bytes
+        return retention.room(stored, coming_bytes, limit, when_full)
+
+    def _drop_oldest(self, admitted: Admitted) -> None:
+        limit, when_full = _limit(admitted)
+        if when_full is not WhenFull.DROP_OLDEST or not limit:
+            return
+        if self._store.tally(admitted.stream).bytes <= limit:
+            return
+        for segment in retention.to_drop(self._store.segments(admitted.stream), limit):
+            self._store.delete_segment(segment.key)
+
+    def _read_reports(self, token: str | None, query: str) -> Answer:
+        identity = self._parties.person(token) if token else None
+        if identity is None:
+            return _refuse(HTTPStatus.UNAUTHORIZED, "needs a Kubernetes token")
+        if not self._parties.may_read_reports(identity):
+            return _refuse(
+                HTTPStatus.FORBIDDEN, f"{identity.username} is not authorized to get {REPORTS_PATH}"
+            )
+        after = parse_qs(query).get("after", [""])[0]
+        cursor, changed = self._reports.since(after)
+        body = msgspec.json.encode({"cursor": cursor, "reports": changed})
+        return Answer(HTTPStatus.OK, body=body, content_type="application/json")
+
+
+def _limit(admitted: Admitted) -> tuple[int, WhenFull]:
+    settings = admitted.settings
+    if settings is None:
+        return Limit().bytes, WhenFull.FINISH
+    return settings.limit.bytes, settings.when_full
+
+
+def _headers(
+    size: int, durable: int, admitted: Admitted, *, limit_is_reached: bool
+) -> dict[str, str]:
+    headers = {
+        uploads.OFFSET: str(size),
+        uploads.DURABLE: str(durable),
+        uploads.PACE: str(PACE_SECONDS),
+    }
+    settings = admitted.settings
+    if settings is not None:
+        is_over = settings.suspended or limit_is_reached
+        headers[uploads.UNTIL] = str(ENDED if is_over else int(settings.ends_at))
+    return headers
+
+
+def _read_body(environ: dict[str, Any], length: int) -> bytes:
+    """The whole body, or nothing: what a cut connection brought would end inside a record."""
+    if not length:
+        return b""
+    body: bytes = environ["wsgi.input"].read(length)
+    if len(body) != length:
+        raise BadUpload(
+            HTTPStatus.BAD_REQUEST, f"the body was cut: {len(body)} of {length} bytes came"
+        )
+    return body
+
+
+def _raw_target(environ: dict[str, Any]) -> str:
+    """The request's target still percent-encoded; servers name it differently."""
+    target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ["PATH_INFO"]
+    return str(target)
+
+
+def _conflict(upload: Upload, conflict: OffsetConflict) -> str:
+    known = conflict.segment
+    if known.complete:
+        return f"the segment is complete with {known.size} bytes"
+    return f"the segment has {known.size} bytes; this body starts at {upload.offset}"
+
+
+def _refuse(status: HTTPStatus, sentence: str, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(status, headers or {}, f"{sentence}\n".encode())
+
+
+def _later(sentence: str) -> Answer:
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, sentence, headers)
+
+
+def _sentence_of(error: Exception) -> str:
+    if isinstance(error, ApiError):
+        # The server's own words may name what the asker may not know of.
+        return "the Kubernetes API cannot be asked now; try again"
+    return str(error)

@@ -1,0 +1,125 @@
+"""Captures as the collector sees them: from the watch when it knows them, else live.
+
+That a capture is gone is never concluded from the watch, only from a list that was asked
+for after the question came up.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from nightcap.contract.captures import BadCapture, PacketCapture, Settings, parse_capture, resolve
+from nightcap.kube import paths
+from nightcap.kube.client import KubeClient
+
+
+class Watch(Protocol):
+    """The part of a Reflector that is used here."""
+
+    def by_uid(self, uid: str) -> PacketCapture | None: ...
+
+    def items(self) -> tuple[PacketCapture, ...]: ...
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    uid: str = ""
+
+
+class _Head(msgspec.Struct, frozen=True):
+    metadata: _Meta = _Meta()
+
+
+class _List(msgspec.Struct, frozen=True):
+    items: tuple[msgspec.Raw, ...] = ()
+
+
+@dataclass(slots=True)
+class _Look:
+    """The list of one namespace's captures, shared by all who wait for one."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    begun: int = 0
+    answer: dict[str, msgspec.Raw] = field(default_factory=dict)
+
+
+class Captures:
+    """Finds captures by uid."""
+
+    def __init__(
+        self, watch: Watch, list_namespace: Callable[[str], dict[str, msgspec.Raw]]
+    ) -> None:
+        """Take the watch, and what asks the API server (see `live_list`)."""
+        self._watch = watch
+        self._list = list_namespace
+        self._looks: dict[str, _Look] = {}
+        self._settings: dict[str, tuple[str, Settings | None]] = {}
+        self._lock = threading.Lock()
+
+    def find(self, namespace: str, uid: str) -> PacketCapture | None:
+        """A capture of a namespace; None if there is none, after a live look.
+
+        Raises:
+            ApiError: the API server cannot be asked.
+            BadCapture: the object is there and cannot be read.
+        """
+        known = self._watch.by_uid(uid)
+        if known is not None and known.metadata.namespace == namespace:
+            return known
+        raw = self.live(namespace).get(uid)
+        return None if raw is None else parse_capture(raw)
+
+    def live(self, namespace: str) -> dict[str, msgspec.Raw]:
+        """All captures of a namespace by uid, as of now.
+
+        Callers who come while a list is under way share the next one, so that a crowd of
+        sidecars costs the API server two requests.
+
+        Raises:
+            ApiError: the API server cannot be asked.
+        """
+        with self._lock:
+            look = self._looks.setdefault(namespace, _Look())
+            seen = look.begun
+        with look.lock:
+            if look.begun <= seen:
+                look.begun += 1
+                begun = look.begun
+                try:
+                    look.answer = self._list(namespace)
+                except BaseException:
+                    look.begun = begun - 1  # whoever waits asks again
+                    raise
+            return look.answer
+
+    def watched_uids(self) -> frozenset[str]:
+        return frozenset(capture.metadata.uid for capture in self._watch.items())
+
+    def settings(self, capture: PacketCapture) -> Settings | None:
+        """A capture's spec with all defaults; None if it cannot be understood."""
+        uid, version = capture.metadata.uid, capture.metadata.resource_version
+        known = self._settings.get(uid)
+        if known is not None and known[0] == version:
+            return known[1]
+        try:
+            settings = resolve(capture)
+        except BadCapture:
+            settings = None
+        if len(self._settings) > 10_000:
+            self._settings.clear()
+        self._settings[uid] = (version, settings)
+        return settings
+
+
+def live_list(client: KubeClient) -> Callable[[str], dict[str, msgspec.Raw]]:
+    """A function that lists one namespace's captures by uid, from the API server itself."""
+
+    def list_namespace(namespace: str) -> dict[str, msgspec.Raw]:
+        # Without resourceVersion the answer is not from a cache of the API server.
+        answer = client.request("GET", paths.packetcaptures(namespace), timeout=(5, 15))
+        items = msgspec.json.decode(answer, type=_List).items
+        return {msgspec.json.decode(item, type=_Head).metadata.uid: item for item in items}
+
+    return list_namespace

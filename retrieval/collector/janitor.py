@@ -1,0 +1,97 @@
+"""The collector's housekeeping: files of deleted captures go, late reports are written.
+
+A capture's files go only after the API server, asked for it, named every capture of that
+namespace and this one was not among them. When it cannot be asked nothing goes.
+"""
+
+import logging
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from nightcap.kube.errors import ApiError
+from retrieval import metrics, retention
+from retrieval.collector.captures import Captures
+from retrieval.collector.reports import ReportIndex
+from retrieval.store.base import Store
+
+ROUND_SECONDS: Final = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class Janitor:
+    """A thread that tidies the store."""
+
+    def __init__(
+        self,
+        store: Store,
+        captures: Captures,
+        reports: ReportIndex,
+        volume: Path,
+        round_seconds: float = ROUND_SECONDS,
+    ) -> None:
+        self._store = store
+        self._captures = captures
+        self._reports = reports
+        self._volume = volume
+        self._round_seconds = round_seconds
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the round that is under way; unwritten reports are written."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._reports.write_due(time.time(), everything=True)
+
+    def tidy(self, now: float) -> None:
+        """One round."""
+        self._remove_orphans()
+        for stream in self._store.recount():
+            self._reports.touch(stream)
+        self._reports.write_due(now)
+        self._measure()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._round_seconds):
+            try:
+                self.tidy(time.time())
+            except Exception:  # what fails now is tried again in the next round
+                _log.exception("housekeeping failed")
+
+    def _remove_orphans(self) -> None:
+        stored = tuple(self._store.captures())
+        suspects = retention.suspects(stored, self._captures.watched_uids())
+        for namespace, asked in suspects.items():
+            try:
+                live: frozenset[str] | None = frozenset(self._captures.live(namespace))
+            except ApiError as error:
+                _log.warning(
+                    "captures not listed, nothing removed",
+                    extra={"namespace": namespace, "error": str(error)},
+                )
+                live = None
+            for capture in sorted(retention.orphans(asked, live)):
+                self._store.delete_capture(namespace, capture)
+                self._reports.forget(namespace, capture)
+                metrics.CAPTURES_REMOVED.inc()
+                _log.info(
+                    "files removed, the capture was deleted",
+                    extra={"namespace": namespace, "capture": capture},
+                )
+
+    def _measure(self) -> None:
+        total = sum(
+            self._store.tally(stream).bytes
+            for namespace, capture in self._store.captures()
+            for stream in self._store.streams(namespace, capture)
+        )
+        metrics.STORE_BYTES.set(total)
+        metrics.STORE_FREE_BYTES.set(shutil.disk_usage(self._volume).free)

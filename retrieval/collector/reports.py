@@ -1,0 +1,172 @@
+"""The reports of all streams: the latest of each, and what changed since somebody looked.
+
+Kept in memory, written beside the segments at each change of state and at most every 30 s.
+A cursor is this process's boot and a number; one of another boot gets everything.
+"""
+
+import logging
+import secrets
+import threading
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import msgspec
+
+from nightcap.contract.reports import BadReport, Report, dump_report, parse_report
+from nightcap.contract.segments import StreamKey
+from retrieval.store.base import Store, StoreFailed, StoreFull, StreamMeta
+
+WRITE_SECONDS: Final = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class _Stored(msgspec.Struct):
+    """`report.json`."""
+
+    received_at: float
+    report: msgspec.Raw
+
+
+@dataclass(slots=True)
+class _Entry:
+    stream: StreamKey
+    meta: StreamMeta
+    report: Report
+    received_at: float
+    written_at: float
+    is_written: bool
+
+
+class ReportIndex:
+    """All reports, in the order in which they changed."""
+
+    def __init__(self, store: Store, *, boot_id: str | None = None) -> None:
+        self._store = store
+        self._boot_id = boot_id or secrets.token_hex(8)
+        self._lock = threading.Lock()
+        self._revision = 0
+        # Ordered by revision, the latest last.
+        self._entries: dict[StreamKey, tuple[int, _Entry]] = {}
+
+    def load(self) -> None:
+        """Read what the store has of earlier boots."""
+        for namespace, capture in self._store.captures():
+            for stream in self._store.streams(namespace, capture):
+                entry = self._read(stream)
+                if entry is not None:
+                    with self._lock:
+                        self._put(entry)
+
+    def accept(self, stream: StreamKey, meta: StreamMeta, report: Report, now: float) -> bool:
+        """Take a report; one that is not newer than what is known is passed over.
+
+        Returns:
+            Whether it was news.
+        """
+        with self._lock:
+            _, known = self._entries.get(stream, (0, None))
+            if known is not None and report.seq <= known.report.seq:
+                return False
+            is_due = known is None or _is_turn(known.report, report)
+            is_due = is_due or (known is not None and now - known.written_at >= WRITE_SECONDS)
+            written_at = known.written_at if known is not None else 0.0
+            entry = _Entry(stream, meta, report, now, written_at, is_written=False)
+            self._put(entry)
+        if is_due:
+            self._write(entry, now)
+        return True
+
+    def touch(self, stream: StreamKey) -> None:
+        """The stream's files changed."""
+        with self._lock:
+            _, entry = self._entries.get(stream, (0, None))
+            if entry is not None:
+                self._put(entry)
+
+    def forget(self, namespace: str, capture: str) -> None:
+        """The capture was deleted."""
+        with self._lock:
+            for stream in tuple(self._entries):
+                if (stream.namespace, stream.capture) == (namespace, capture):
+                    del self._entries[stream]
+
+    def write_due(self, now: float, *, everything: bool = False) -> None:
+        """Write what was not written for 30 s (or, at the end, all that was not)."""
+        with self._lock:
+            due = [
+                entry
+                for _, entry in self._entries.values()
+                if not entry.is_written and (everything or now - entry.written_at >= WRITE_SECONDS)
+            ]
+        for entry in due:
+            self._write(entry, now)
+
+    def since(self, cursor: str) -> tuple[str, list[dict[str, Any]]]:
+        """What changed after a cursor, oldest change first; everything after an unknown one.
+
+        Returns:
+            The cursor to ask with next time, and the entries as JSON-able objects.
+        """
+        boot_id, _, number = cursor.partition(".")
+        is_known = boot_id == self._boot_id and number.isascii() and number.isdigit()
+        after = int(number[:18]) if is_known else 0
+        changed: list[_Entry] = []
+        with self._lock:
+            next_cursor = f"{self._boot_id}.{self._revision}"
+            for revision, entry in reversed(self._entries.values()):
+                if revision <= after:
+                    break
+                changed.append(entry)
+        return next_cursor, [self._describe(entry) for entry in reversed(changed)]
+
+    def _put(self, entry: _Entry) -> None:
+        self._revision += 1
+        self._entries.pop(entry.stream, None)
+        self._entries[entry.stream] = (self._revision, entry)
+
+    def _describe(self, entry: _Entry) -> dict[str, Any]:
+        stream, tally = entry.stream, self._store.tally(entry.stream)
+        return {
+            "capture": stream.capture,
+            "namespace": stream.namespace,
+            "pod": {"name": entry.meta.pod, "uid": stream.pod_uid, "node": entry.meta.node},
+            "report": asdict(entry.report),
+            "received_at": entry.received_at,
+            "files": {"count": tally.count, "bytes": tally.bytes},
+        }
+
+    def _read(self, stream: StreamKey) -> _Entry | None:
+        text, meta = self._store.report(stream), self._store.meta(stream)
+        if text is None or meta is None:
+            return None
+        try:
+            stored = msgspec.json.decode(text, type=_Stored)
+            report = parse_report(bytes(stored.report).decode())
+        except (msgspec.DecodeError, UnicodeDecodeError, BadReport) as error:
+            # A power cut may have left it so; the sidecar's next one replaces it.
+            _log.warning("report unreadable", extra={"stream": stream.path, "error": str(error)})
+            return None
+        return _Entry(stream, meta, report, stored.received_at, stored.received_at, True)
+
+    def _write(self, entry: _Entry, now: float) -> None:
+        text = msgspec.json.encode(
+            _Stored(entry.received_at, msgspec.Raw(dump_report(entry.report).encode()))
+        )
+        try:
+            self._store.write_report(entry.stream, text)
+        except (StoreFull, StoreFailed) as error:
+            _log.warning(
+                "report not written", extra={"stream": entry.stream.path, "error": str(error)}
+            )
+        else:
+            entry.written_at, entry.is_written = now, True
+
+
+def _is_turn(before: Report, after: Report) -> bool:
+    """Whether a report tells of another state than the one before."""
+    return (before.state, before.reason, before.shipped) != (
+        after.state,
+        after.reason,
+        after.shipped,
+    )

@@ -1,0 +1,1 @@
+"""The files program: what people and their tools speak to."""

@@ -1,0 +1,27 @@
+"""What both programs count. The names are part of what operators rely on."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+APPENDED_BYTES: Final = Counter(
+    "nightcap_collector_appended_bytes", "Bytes of capture files received and kept."
+)
+UPLOADS: Final = Counter(
+    "nightcap_collector_requests", "Requests of sidecars by answer.", ["method", "code"]
+)
+DURABLE_SECONDS: Final = Histogram(
+    "nightcap_collector_durable_seconds",
+    "Time from an append to its fsync.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+STORE_BYTES: Final = Gauge("nightcap_store_bytes", "Bytes of capture files in the store.")
+STORE_FREE_BYTES: Final = Gauge("nightcap_store_free_bytes", "Bytes free on the store's volume.")
+CAPTURES_REMOVED: Final = Counter(
+    "nightcap_collector_captures_removed", "Captures whose files went because the object did."
+)
+ANSWERS: Final = Counter(
+    "nightcap_files_requests", "Requests of people by answer.", ["method", "code"]
+)
+HANDED_OUT_BYTES: Final = Counter("nightcap_files_sent_bytes", "Bytes of capture files handed out.")
+AUDIT_RECORDS: Final = Counter("nightcap_files_audit_records", "Audit records written.", ["action"])

@@ -1,0 +1,89 @@
+"""What is thrown away and what is refused for want of room: decisions over sizes and names.
+
+Deletion itself is the janitor's and the store's; nothing here looks at a clock.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from enum import StrEnum
+from typing import Final
+
+from nightcap.contract.captures import WhenFull
+from retrieval.store.base import StoredSegment
+
+SLACK_BYTES: Final = 64 * 2**20
+"""What a pod may have under way when its capture reaches `limits.maxSize`."""
+
+
+class Room(StrEnum):
+    """What a pod's stored bytes mean for its next append."""
+
+    ENOUGH = "enough"
+    REACHED = "reached"
+    """The limit is reached: tell the sidecar to end, and take what it has recorded."""
+    EXCEEDED = "exceeded"
+    """More than that: refuse."""
+
+
+def room(stored_bytes: int, coming_bytes: int, limit_bytes: int, when_full: WhenFull) -> Room:
+    """Whether there is room for an append within a capture's `limits.maxSize`.
+
+    Args:
+        stored_bytes: Of all segments of the pod in this capture.
+        coming_bytes: Of the append.
+        limit_bytes: 0 means no limit.
+        when_full: A ring never ends for its size; it makes room instead (`to_drop`).
+    """
+    total = stored_bytes + coming_bytes
+    if not limit_bytes or total <= limit_bytes:
+        return Room.ENOUGH
+    if coming_bytes and total > limit_bytes + SLACK_BYTES:
+        return Room.EXCEEDED
+    return Room.ENOUGH if when_full is WhenFull.DROP_OLDEST else Room.REACHED
+
+
+def to_drop(segments: Sequence[StoredSegment], limit_bytes: int) -> list[StoredSegment]:
+    """The oldest complete segments whose removal brings a pod below its limit.
+
+    A growing segment is never dropped: its sidecar is appending to it.
+    """
+    surplus = sum(segment.size for segment in segments) - limit_bytes
+    dropped = []
+    for segment in sorted(segments, key=lambda s: (s.modified_at, s.key.seq)):
+        if surplus <= 0:
+            break
+        if segment.complete:
+            dropped.append(segment)
+            surplus -= segment.size
+    return dropped
+
+
+def suspects(
+    stored: Iterable[tuple[str, str]], watched: Collection[str]
+) -> dict[str, frozenset[str]]:
+    """Stored captures that the watch does not know: the API server is to be asked about them.
+
+    Args:
+        stored: (namespace, capture uid).
+        watched: Uids that the watch knows.
+
+    Returns:
+        Capture uids by namespace.
+    """
+    found: dict[str, set[str]] = {}
+    for namespace, capture in stored:
+        if capture not in watched:
+            found.setdefault(namespace, set()).add(capture)
+    return {namespace: frozenset(captures) for namespace, captures in found.items()}
+
+
+def orphans(asked: Collection[str], live: Collection[str] | None) -> frozenset[str]:
+    """The captures whose files go, because their object is gone.
+
+    Args:
+        asked: Uids of suspects of one namespace.
+        live: Uids that the API server named after that; None when it could not be asked,
+            which condemns nobody.
+    """
+    if live is None:
+        return frozenset()
+    return frozenset(asked) - frozenset(live)

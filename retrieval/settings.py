@@ -1,0 +1,79 @@
+"""What the environment says to both programs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from nightcap.contract.uploads import COLLECTOR_PORT
+
+THREADS = 64
+"""A request that waits for the disk or for a slow reader holds one of them."""
+METRICS_PORTS = {"collector": 9090, "files": 9091}
+
+
+class BadSettings(ValueError):
+    """Every variable that cannot be used, in one message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of one of the two programs.
+
+    Attributes:
+        store: The directory of all segments; both programs mount the same volume.
+        port: Where this program listens with TLS.
+        metrics_port: Where it shows its metrics, without TLS; 0 for nowhere.
+    """
+
+    namespace: str
+    store: Path
+    tls_dir: Path
+    port: int
+    metrics_port: int
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], program: str) -> Self:
+        """Read the variables.
+
+        Args:
+            environ: Variables and their values.
+            program: `collector` or `files`.
+
+        Raises:
+            BadSettings: names every variable that is wrong.
+        """
+        faults: list[str] = []
+        port_variable, default_port = {
+            "collector": ("NIGHTCAP_COLLECTOR_PORT", COLLECTOR_PORT),
+            "files": ("NIGHTCAP_FILES_PORT", 8444),
+        }[program]
+        settings = cls(
+            namespace=environ.get("NIGHTCAP_NAMESPACE", "nightcap-system"),
+            store=_path(environ, "NIGHTCAP_STORE", "/var/lib/nightcap", faults),
+            tls_dir=_path(environ, "NIGHTCAP_TLS_DIR", "/run/nightcap-tls", faults),
+            port=_port(environ, port_variable, default_port, 1, faults),
+            metrics_port=_port(environ, "NIGHTCAP_METRICS_PORT", METRICS_PORTS[program], 0, faults),
+        )
+        if not settings.namespace:
+            faults.append("NIGHTCAP_NAMESPACE is empty; name the namespace of the installation")
+        if faults:
+            raise BadSettings("; ".join(faults))
+        return settings
+
+
+def _path(environ: Mapping[str, str], variable: str, default: str, faults: list[str]) -> Path:
+    path = Path(environ.get(variable, default))
+    if not path.is_absolute():
+        faults.append(f"{variable} is {str(path)!r}; must be an absolute path")
+    return path
+
+
+def _port(
+    environ: Mapping[str, str], variable: str, default: int, least: int, faults: list[str]
+) -> int:
+    text = environ.get(variable, str(default))
+    if not (text.isascii() and text.isdigit() and least <= int(text) <= 65535):
+        faults.append(f"{variable} is {text[:20]!r}; must be a port from {least} to 65535")
+        return default
+    return int(text)

@@ -1,0 +1,174 @@
+"""What a store can do, in words that hold for a directory and for an object store.
+
+A segment is a growing run of bytes that is appended to at its end, then completed.
+`size` is what has been received, `durable` what a power cut cannot take any more.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Protocol, Self
+
+from nightcap.contract.segments import SegmentKey, StreamKey
+
+
+class StoreFull(Exception):
+    """There is no room for more; nothing of the request was kept."""
+
+
+class StoreFailed(Exception):
+    """The store could not do it; nothing of the request was kept or it is not durable."""
+
+
+class OffsetConflict(Exception):
+    """An append that does not start where the segment ends, or comes after its end.
+
+    Attributes:
+        segment: The segment as it is.
+    """
+
+    def __init__(self, segment: "SegmentState") -> None:
+        super().__init__(f"the segment has {segment.size} bytes")
+        self.segment = segment
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentState:
+    """How far a segment is; an unknown one has 0 bytes.
+
+    Attributes:
+        size: Bytes received.
+        durable: Bytes that are known to be safe; 0 when that is not known.
+    """
+
+    size: int = 0
+    complete: bool = False
+    durable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSegment:
+    """One segment as a listing shows it.
+
+    Attributes:
+        modified_at: Time of the last append, seconds since the epoch.
+    """
+
+    key: SegmentKey
+    size: int
+    complete: bool
+    modified_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMeta:
+    """What is remembered of a stream beside its bytes.
+
+    Attributes:
+        capture: Name of the capture when the stream began.
+        links: Interface → link type, of the interfaces that have sent a segment.
+    """
+
+    pod: str
+    node: str
+    capture: str
+    links: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How much is stored of a stream."""
+
+    count: int = 0
+    bytes: int = 0
+
+
+class SegmentReader(Protocol):
+    """An open segment; what was there when it was opened stays readable until it is closed."""
+
+    def read_at(self, offset: int, count: int) -> bytes:
+        """At most `count` bytes; fewer only where the segment ends."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+class ReadableStore(Protocol):
+    """What the files program needs."""
+
+    def captures(self) -> Iterator[tuple[str, str]]:
+        """(namespace, capture uid) of all that is stored."""
+
+    def streams(self, namespace: str, capture: str) -> tuple[StreamKey, ...]: ...
+
+    def segments(self, stream: StreamKey) -> tuple[StoredSegment, ...]:
+        """All segments of a stream, by interface and number."""
+
+    def meta(self, stream: StreamKey) -> StreamMeta | None: ...
+
+    def report(self, stream: StreamKey) -> bytes | None:
+        """What `write_report` wrote last."""
+
+    def open(self, key: SegmentKey) -> SegmentReader:
+        """Open a segment for reading.
+
+        Raises:
+            FileNotFoundError: there is no such segment.
+        """
+
+    def delete_segment(self, key: SegmentKey) -> None:
+        """Remove a segment; one that is not there is no error."""
+
+
+class Store(ReadableStore, Protocol):
+    """What the collector needs."""
+
+    def has_stream(self, stream: StreamKey) -> bool: ...
+
+    def create_stream(self, stream: StreamKey, meta: StreamMeta) -> None:
+        """Begin a stream, durably, before its first byte: the standing yes to its appends."""
+
+    def set_link(self, key: SegmentKey, link_type: int) -> None:
+        """Remember the link type of an interface in the stream's meta."""
+
+    def segment(self, key: SegmentKey) -> SegmentState: ...
+
+    def append(self, key: SegmentKey, offset: int, body: bytes, *, complete: bool) -> SegmentState:
+        """Append all of `body` or nothing; `complete` ends the segment.
+
+        What is written is not durable yet: see `wait_durable`.
+
+        Raises:
+            OffsetConflict: the segment is not `offset` bytes long, or it is complete.
+            StoreFull: no room.
+            StoreFailed: any other fault of the disk.
+        """
+
+    def wait_durable(self, key: SegmentKey, size: int, timeout: float) -> int:
+        """Wait until `size` bytes of a segment are safe.
+
+        Returns:
+            Bytes that are safe; fewer than `size` when the time was up.
+
+        Raises:
+            StoreFull: the disk had no room for them after all.
+            StoreFailed: the disk refused to keep them; they are gone from the segment.
+        """
+
+    def tally(self, stream: StreamKey) -> Tally: ...
+
+    def recount(self) -> tuple[StreamKey, ...]:
+        """Count anew what may have been deleted; the streams whose tally was wrong."""
+
+    def write_report(self, stream: StreamKey, text: bytes) -> None: ...
+
+    def delete_capture(self, namespace: str, capture: str) -> None:
+        """Remove all that is stored of a capture."""

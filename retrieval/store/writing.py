@@ -1,0 +1,398 @@
+"""The directory as the collector writes it: appends, and the group commit that makes them safe.
+
+A segment is fsynced, then renamed to its final name, then its folder is fsynced: a
+complete one is whole, whatever was cut off when.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from nightcap.contract.segments import SegmentKey, StreamKey
+from retrieval.store.base import (
+    OffsetConflict,
+    SegmentState,
+    StoreFailed,
+    StoreFull,
+    StreamMeta,
+    Tally,
+)
+from retrieval.store.directory import META_FILE, REPORT_FILE, ReadableDirectory, growing
+
+COMMIT_SECONDS: Final = 0.1
+# `,` is never part of a folder's name: interfaces are percent-encoded.
+_TEMPORARY: Final = ",new"
+_IDLE_SECONDS: Final = 60.0
+_MAX_OPEN: Final = 512
+"""Files kept open between appends; far below the usual limit of 1 024 descriptors."""
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(slots=True)
+class _Open:
+    """A segment that is being appended to.
+
+    Attributes:
+        durable: Bytes that an fsync has covered; None when this process has not fsynced it yet.
+        gone: Removed, or in an unknown condition; its descriptor waits to be closed.
+    """
+
+    key: SegmentKey
+    descriptor: int
+    size: int
+    durable: int | None
+    used_at: float
+    finish: bool = False
+    dirty: bool = False
+    gone: bool = False
+    error: OSError | None = None
+
+
+class DirectoryStore(ReadableDirectory):
+    """The store as the collector uses it; one process at a time.
+
+    Appends to one segment are serialised; one thread makes what was appended safe, all
+    segments together, at most every `commit_seconds`.
+    """
+
+    def __init__(self, root: Path, *, commit_seconds: float = COMMIT_SECONDS) -> None:
+        super().__init__(root)
+        self._commit_seconds = commit_seconds
+        self._locks = tuple(threading.Lock() for _ in range(256))
+        self._open: dict[SegmentKey, _Open] = {}
+        self._dirty: dict[SegmentKey, _Open] = {}
+        self._dirty_folders: set[Path] = set()
+        self._retired: list[_Open] = []
+        self._tallies: dict[StreamKey, Tally] = {}
+        self._tally_lock = threading.Lock()
+        self._meta_lock = threading.Lock()
+        self._committed = threading.Condition()
+        self._wanted = threading.Event()
+        self._stopping = False
+        self._pool = ThreadPoolExecutor(8, thread_name_prefix="fsync")
+        self._thread = threading.Thread(target=self._commit_for_ever, name="commit", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Make everything safe and let go of all files."""
+        self._stopping = True
+        self._wanted.set()
+        self._thread.join()
+        self._pool.shutdown()
+        for segment in (*self._open.values(), *self._retired):
+            os.close(segment.descriptor)
+        self._open.clear()
+        self._retired.clear()
+
+    # streams
+
+    def has_stream(self, stream: StreamKey) -> bool:
+        return (self.root / stream.path / META_FILE).exists()
+
+    def create_stream(self, stream: StreamKey, meta: StreamMeta) -> None:
+        folder = self.root / stream.path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write(folder / META_FILE, msgspec.json.encode(meta), safely=True)
+            for parent in (folder, *list(folder.parents)[:3]):
+                _fsync_folder(parent)
+        except OSError as error:
+            raise _refusal(error) from error
+
+    def set_link(self, key: SegmentKey, link_type: int) -> None:
+        with self._meta_lock:
+            meta = self.meta(key.stream)
+            if meta is None or meta.links.get(key.interface) == link_type:
+                return
+            changed = replace(meta, links=meta.links | {key.interface: link_type})
+            path = self.root / key.stream.path / META_FILE
+            try:
+                self._write(path, msgspec.json.encode(changed), safely=True)
+            except OSError as error:
+                raise _refusal(error) from error
+
+    def write_report(self, stream: StreamKey, text: bytes) -> None:
+        try:
+            self._write(self.root / stream.path / REPORT_FILE, text, safely=False)
+        except OSError as error:
+            raise _refusal(error) from error
+
+    def delete_capture(self, namespace: str, capture: str) -> None:
+        for stream in self.streams(namespace, capture):
+            self._forget(stream)
+        shutil.rmtree(self.root / namespace / capture, ignore_errors=True)
+
+    def delete_segment(self, key: SegmentKey) -> None:
+        with self._lock(key):
+            self._retire(key)
+            super().delete_segment(key)
+        with self._tally_lock:
+            self._tallies.pop(key.stream, None)
+
+    def tally(self, stream: StreamKey) -> Tally:
+        with self._tally_lock:
+            known = self._tallies.get(stream)
+            if known is None:
+                known = self._tallies[stream] = self._count(stream)
+            return known
+
+    def recount(self) -> tuple[StreamKey, ...]:
+        """Count anew, as people delete files through the other program.
+
+        Returns:
+            The streams of which less or more is there than was known.
+        """
+        with self._tally_lock:
+            known = dict(self._tallies)
+        changed = []
+        for stream, tally in known.items():
+            counted = self._count(stream)
+            with self._tally_lock:
+                # Appended to while it was counted: the next round will see.
+                if counted != tally and self._tallies.get(stream) == tally:
+                    self._tallies[stream] = counted
+                    changed.append(stream)
+        return tuple(changed)
+
+    def _count(self, stream: StreamKey) -> Tally:
+        sizes = [segment.size for segment in self.segments(stream)]
+        return Tally(len(sizes), sum(sizes))
+
+    # segments
+
+    def segment(self, key: SegmentKey) -> SegmentState:
+        with self._lock(key):
+            return self._state(key)
+
+    def append(self, key: SegmentKey, offset: int, body: bytes, *, complete: bool) -> SegmentState:
+        with self._lock(key):
+            state = self._state(key)
+            if offset != state.size or (state.complete and (body or not complete)):
+                raise OffsetConflict(state)
+            if state.complete or (not body and (not complete or not state.size)):
+                return state
+            segment = self._opened(key, create=state.size == 0)
+            if body:
+                self._write_body(segment, body, is_new=state.size == 0)
+            segment.finish = complete
+            self._mark(segment)
+            return SegmentState(segment.size, complete, segment.durable or 0)
+
+    def wait_durable(self, key: SegmentKey, size: int, timeout: float) -> int:
+        deadline = time.monotonic() + timeout
+        with self._lock(key):
+            state = self._state(key)
+            if state.durable >= size:
+                return state.durable
+            segment = self._opened(key, create=False)
+            self._mark(segment)
+        with self._committed:
+            while not (segment.error or segment.gone) and (segment.durable or 0) < size:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._committed.wait(left):
+                    break
+        if segment.error is not None:
+            raise _refusal(segment.error) from segment.error
+        return segment.durable or 0
+
+    def _lock(self, key: SegmentKey) -> threading.Lock:
+        return self._locks[hash(key) % len(self._locks)]
+
+    def _state(self, key: SegmentKey) -> SegmentState:
+        """A segment as it is; the caller holds its lock."""
+        segment = self._open.get(key)
+        if segment is not None:
+            if os.fstat(segment.descriptor).st_nlink:
+                return SegmentState(segment.size, segment.finish, segment.durable or 0)
+            self._retire(key)  # a person deleted it through the other program
+        path = self.path(key)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return SegmentState(growing(path).lstat().st_size)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            size = path.lstat().st_size
+            return SegmentState(size, complete=True, durable=size)
+        return SegmentState()
+
+    def _opened(self, key: SegmentKey, *, create: bool) -> _Open:
+        segment = self._open.get(key)
+        if segment is None:
+            path = growing(self.path(key))
+            folder = path.parent
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+            try:
+                if create:
+                    if not folder.is_dir():
+                        folder.mkdir()
+                        self._dirty_folders.add(folder.parent)
+                    self._dirty_folders.add(folder)
+                    flags |= os.O_CREAT | os.O_EXCL
+                descriptor = os.open(path, flags, 0o640)
+                size = os.fstat(descriptor).st_size
+            except OSError as error:
+                raise _refusal(error) from error
+            segment = _Open(key, descriptor, size, 0 if create else None, time.monotonic())
+            self._open[key] = segment
+        return segment
+
+    def _write_body(self, segment: _Open, body: bytes, *, is_new: bool) -> None:
+        view = memoryview(body)
+        try:
+            while view:
+                view = view[os.write(segment.descriptor, view) :]
+        except OSError as error:
+            os.ftruncate(segment.descriptor, segment.size)
+            if is_new:
+                self._retire(segment.key)
+                super().delete_segment(segment.key)
+            raise _refusal(error) from error
+        segment.size += len(body)
+        with self._tally_lock:
+            tally = self._tallies.get(segment.key.stream)
+            if tally is not None:
+                self._tallies[segment.key.stream] = Tally(
+                    tally.count + is_new, tally.bytes + len(body)
+                )
+
+    def _mark(self, segment: _Open) -> None:
+        segment.used_at = time.monotonic()
+        segment.dirty = True
+        self._dirty[segment.key] = segment
+        self._wanted.set()
+
+    def _retire(self, key: SegmentKey) -> None:
+        """Let go of a segment; the committing thread closes it, which may be syncing it now."""
+        segment = self._open.pop(key, None)
+        if segment is not None:
+            self._dirty.pop(key, None)
+            segment.gone = True
+            self._retired.append(segment)
+
+    def _forget(self, stream: StreamKey) -> None:
+        for key in [key for key in tuple(self._open) if key.stream == stream]:
+            with self._lock(key):
+                self._retire(key)
+        with self._tally_lock:
+            self._tallies.pop(stream, None)
+
+    # the committing thread
+
+    def _commit_for_ever(self) -> None:
+        while not self._stopping or self._dirty:
+            self._wanted.wait(_IDLE_SECONDS)
+            self._wanted.clear()
+            started = time.monotonic()
+            self._commit()
+            self._close_idle(started)
+            if not self._stopping:
+                time.sleep(max(0.0, self._commit_seconds - (time.monotonic() - started)))
+
+    def _commit(self) -> None:
+        retired, self._retired = self._retired, []
+        for segment in retired:
+            os.close(segment.descriptor)
+        batch = []
+        for key in tuple(self._dirty):
+            segment_or_none = self._dirty.pop(key, None)
+            if segment_or_none is not None:
+                batch.append(segment_or_none)
+        synced = list(self._pool.map(self._sync, batch))
+        fault = self._sync_folders()
+        with self._committed:
+            for segment, size in zip(batch, synced, strict=True):
+                if size is None:
+                    continue
+                if fault is None:
+                    segment.durable = size
+                else:
+                    segment.error = fault
+            self._committed.notify_all()
+        for segment in batch:
+            if segment.finish and not segment.dirty and not segment.gone:
+                with self._lock(segment.key):
+                    self._retire(segment.key)
+
+    def _sync(self, segment: _Open) -> int | None:
+        """Make one segment safe, and give it its final name when it is complete."""
+        with self._lock(segment.key):
+            if segment.gone:
+                return None
+            size, finish, segment.dirty = segment.size, segment.finish, False
+        try:
+            os.fsync(segment.descriptor)
+        except OSError as error:
+            self._give_up(segment, error)
+            return None
+        if finish:
+            path = self.path(segment.key)
+            try:
+                growing(path).rename(path)
+            except FileNotFoundError:
+                return size  # a person deleted it meanwhile
+            except OSError as error:
+                self._give_up(segment, error)
+                return None
+            self._dirty_folders.add(path.parent)
+        return size
+
+    def _give_up(self, segment: _Open, error: OSError) -> None:
+        """After a failed fsync nobody knows what is on disk: keep only what was safe before."""
+        with self._lock(segment.key):
+            if segment.durable is not None:
+                with contextlib.suppress(OSError):
+                    os.ftruncate(segment.descriptor, segment.durable)
+            segment.error = error
+            self._retire(segment.key)
+        with self._tally_lock:
+            self._tallies.pop(segment.key.stream, None)
+
+    def _sync_folders(self) -> OSError | None:
+        while self._dirty_folders:
+            folder = self._dirty_folders.pop()
+            try:
+                _fsync_folder(folder)
+            except FileNotFoundError:
+                continue  # its capture was deleted
+            except OSError as error:
+                return error
+        return None
+
+    def _close_idle(self, now: float) -> None:
+        before = now - _IDLE_SECONDS if len(self._open) <= _MAX_OPEN else now
+        for key, segment in tuple(self._open.items()):
+            if segment.used_at < before:
+                with self._lock(key):
+                    if not (segment.dirty or segment.gone):
+                        self._retire(key)
+
+    def _write(self, path: Path, content: bytes, *, safely: bool) -> None:
+        """Replace a small file, whole or not at all."""
+        temporary = path.with_name(path.name + _TEMPORARY)
+        with temporary.open("wb") as file:
+            file.write(content)
+            if safely:
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(path)
+
+
+def _fsync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _refusal(error: OSError) -> StoreFull | StoreFailed:
+    if error.errno in _NO_ROOM:
+        return StoreFull(f"the store is full: {error.strerror}")
+    return StoreFailed(f"the store failed: {error.strerror}")

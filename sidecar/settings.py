@@ -1,0 +1,59 @@
+"""What the worker is told by its environment; read once, nothing in it can make it stop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from nightcap.contract import paths
+
+ORDERS_DIR: Final = "NIGHTCAP_ORDERS_DIR"
+SPOOL_DIR: Final = "NIGHTCAP_SPOOL_DIR"
+TOKEN_FILE: Final = "NIGHTCAP_TOKEN_FILE"  # noqa: S105 - a variable's name
+DEFAULT_SPOOL_BYTES: Final = 224 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The worker's surroundings.
+
+    Attributes:
+        collector_name: TLS name that the collector must prove; empty: nothing is shipped.
+        collector_ca: Root to trust, PEM.
+        spool_bytes: What all segments together may take.
+        faults: What could not be read; the defaults hold instead.
+    """
+
+    orders_dir: Path = Path(paths.ORDERS_DIR)
+    spool_dir: Path = Path(paths.SPOOL_DIR)
+    token_file: Path = Path(paths.TOKEN_DIR, paths.TOKEN_FILE)
+    collector_name: str = ""
+    collector_ca: str = ""
+    spool_bytes: int = DEFAULT_SPOOL_BYTES
+    release: str = ""
+    faults: tuple[str, ...] = ()
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
+        """Read the variables that the webhook sets (and those that tests set)."""
+        faults = []
+        spool_bytes = DEFAULT_SPOOL_BYTES
+        text = environ.get(paths.ENV_SPOOL_BYTES, "")
+        if text.isascii() and text.isdigit() and int(text) > 0:
+            spool_bytes = int(text)
+        elif text:
+            faults.append(f"{paths.ENV_SPOOL_BYTES}: {text[:40]!r} must be a whole number above 0")
+        missing = (paths.ENV_COLLECTOR_NAME, paths.ENV_COLLECTOR_CA)
+        faults += [
+            f"{name} is not set: nothing is shipped" for name in missing if not environ.get(name)
+        ]
+        return cls(
+            orders_dir=Path(environ.get(ORDERS_DIR) or paths.ORDERS_DIR),
+            spool_dir=Path(environ.get(SPOOL_DIR) or paths.SPOOL_DIR),
+            token_file=Path(environ.get(TOKEN_FILE) or f"{paths.TOKEN_DIR}/{paths.TOKEN_FILE}"),
+            collector_name=environ.get(paths.ENV_COLLECTOR_NAME, ""),
+            collector_ca=environ.get(paths.ENV_COLLECTOR_CA, ""),
+            spool_bytes=spool_bytes,
+            release=environ.get(paths.ENV_RELEASE, ""),
+            faults=tuple(faults),
+        )

@@ -1,0 +1,106 @@
+"""The base image of the project's images, made by debootstrap from the machine's own mirror.
+
+It stands in for the public `python:3.12-slim`, which needs a registry that a test machine may not
+reach: Debian's own python3, libpcap and the certificates of the public authorities.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.cluster.apt_sources import (
+    base_source,
+    codename,
+    machine_sources,
+    release_sources,
+)
+from tests.cluster.cache import cached_part, digest, part_folder
+from tests.cluster.commands import run
+from tests.cluster.errors import MachineNotReady
+
+INCLUDED = ("ca-certificates", "libpcap0.8", "python3")
+
+# Nothing in a container reads these, and every node unpacks them. A path ends in / when only its
+# content goes.
+UNUSED = (
+    "usr/share/doc/",
+    "usr/share/man/",
+    "usr/share/info/",
+    "usr/share/locale/",
+    "var/cache/apt/",
+    "var/cache/debconf/",
+    "var/lib/apt/lists/",
+    "var/log/",
+)
+
+
+def release() -> str:
+    """The code name of the Debian release that the base image is made of: this machine's."""
+    return codename(Path("/etc/os-release").read_text())
+
+
+def base_key() -> str:
+    """The hash of what decides the base image. The mirror's address is not in it."""
+    return digest([release(), *INCLUDED, *UNUSED])
+
+
+def base_reference() -> str:
+    """The name under which the build's own storage holds the base image."""
+    return f"registry.local/nightcap-base:{base_key()}"
+
+
+def is_built() -> bool:
+    """Whether the cache has the base image's file system."""
+    return part_folder("base", base_key()).is_dir()
+
+
+def build_base() -> Path:
+    """Make the file system of the base image, unless the cache has it; returns its tar file."""
+    return cached_part("base", base_key(), _bootstrap) / "rootfs.tar"
+
+
+def _bootstrap(folder: Path) -> None:
+    source = base_source(machine_sources(), release())
+    if source is None:
+        raise MachineNotReady(
+            [
+                f"apt's sources name no mirror for {release() or 'this release'} with component "
+                "main; add one below /etc/apt/sources.list.d/"
+            ]
+        )
+    root = folder / "rootfs"
+    run(
+        [
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={','.join(INCLUDED)}",
+            source.suite,
+            root,
+            source.uri,
+        ],
+        env={"DEBIAN_FRONTEND": "noninteractive"},
+    )
+    _carry_sources(root)
+    _remove_unused(root)
+    # /dev holds what mknod made; a container gets its own.
+    run(["tar", "-C", root, "--exclude=./dev/*", "-cf", folder / "rootfs.tar", "."])
+    shutil.rmtree(root)
+
+
+def _carry_sources(root: Path) -> None:
+    """Let `apt-get` inside the build use the machine's sources for updates and fixes too."""
+    lines = [
+        f"deb {source.uri} {source.suite} {' '.join(source.components)}"
+        for source in release_sources(machine_sources(), release())
+    ]
+    (root / "etc/apt/sources.list").write_text("\n".join(lines) + "\n")
+
+
+def _remove_unused(root: Path) -> None:
+    for name in UNUSED:
+        for path in (root / name).iterdir() if (root / name).is_dir() else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()

@@ -1,0 +1,116 @@
+"""What the cluster changes on the machine itself, and the way back.
+
+The kubelet insists on a few kernel parameters that exist once per machine, and the programs leave
+entries in some folders whose place they do not let us choose. What was there before is written
+down before the first process starts, once: a boot after a crash must not take our values for the
+machine's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.cluster.layout import NODES
+from tests.cluster.paths import STATE
+
+# What the kubelet sets (its container manager's kernel tunables).
+KERNEL_PARAMETERS = (
+    "kernel/keys/root_maxbytes",
+    "kernel/keys/root_maxkeys",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+)
+# Folders that our programs make when they are missing: the shims' sockets, libcni's cache, the
+# kubelet's links to logs. Deepest first, for removal.
+SHARED_FOLDERS = (
+    Path("/run/containerd/s"),
+    Path("/run/containerd/fifo"),
+    Path("/run/containerd/runc"),
+    Path("/run/containerd"),
+    Path("/var/lib/cni/results"),
+    Path("/var/lib/cni"),
+    Path("/var/log/containers"),
+    Path("/var/log/pods"),
+    Path("/run/netns"),
+    Path("/etc/cni/net.d"),
+    Path("/etc/cni"),
+)
+_SYSCTL = Path("/proc/sys")
+
+
+def saved_file() -> Path:
+    """Where the machine's own values are written down."""
+    return STATE / "machine.json"
+
+
+def save() -> None:
+    """Write down the machine's own values, unless an earlier boot did."""
+    if saved_file().exists():
+        return
+    values = {
+        name: (_SYSCTL / name).read_text().strip()
+        for name in KERNEL_PARAMETERS
+        if (_SYSCTL / name).exists()
+    }
+    missing = [str(folder) for folder in SHARED_FOLDERS if not folder.exists()]
+    unfinished = saved_file().with_suffix(".part")
+    unfinished.write_text(json.dumps({"parameters": values, "missing_folders": missing}, indent=2))
+    unfinished.rename(saved_file())
+
+
+def restore() -> None:
+    """Put the machine's own values back and remove our entries from folders shared with others."""
+    _remove_shim_sockets()
+    _remove_cni_results()
+    _remove_log_links()
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        saved = json.loads(saved_file().read_text())
+        for name, value in saved["parameters"].items():
+            if (_SYSCTL / name).read_text().strip() != value:
+                (_SYSCTL / name).write_text(value)
+        _remove_empty(Path(folder) for folder in saved["missing_folders"])
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            # A tmpfs or a lock of somebody else keeps its folder: rmdir takes only empty ones.
+            folder.rmdir()
+
+
+def _remove_shim_sockets() -> None:
+    """A shim writes the address of its socket, below /run/containerd, into its bundle."""
+    for node in NODES:
+        for file in node.folder.glob("containerd/state/*/*/*/address"):
+            with contextlib.suppress(OSError):
+                address = file.read_text().strip().removeprefix("unix://")
+                Path(address).unlink(missing_ok=True)
+
+
+def _remove_cni_results() -> None:
+    for node in NODES:
+        for file in Path("/var/lib/cni/results").glob(f"{node.cni_network}-*"):
+            file.unlink(missing_ok=True)
+
+
+def _remove_log_links() -> None:
+    folder = Path("/var/log/containers")
+    for link in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if link.is_symlink() and link.readlink().is_relative_to(STATE):
+                link.unlink()
+
+
+def empty_state_folder() -> None:
+    """Remove what is in the state folder; everything mounted below it must be gone."""
+    for path in STATE.iterdir() if STATE.is_dir() else ():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()

@@ -1,0 +1,1 @@
+"""Admission: pods in, patches out; captures and annotations validated. `python -m webhook`."""

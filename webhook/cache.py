@@ -1,0 +1,155 @@
+"""What the webhook knows of the cluster: watched, so that admitting asks nobody.
+
+Namespaces (their label), captures (resolved, by namespace) and the collector's
+addresses. Everything here may be read from any thread.
+"""
+
+import logging
+import time
+from typing import Final
+
+import msgspec
+
+from nightcap.contract import keys
+from nightcap.contract.assignment import ResolvedCapture
+from nightcap.contract.captures import BadCapture, PacketCapture, parse_capture, resolve
+from nightcap.contract.objects import Namespace, Service
+from nightcap.contract.uploads import COLLECTOR_PORT
+from nightcap.kube import paths
+from nightcap.kube.client import KubeClient
+from nightcap.kube.reflector import Change, Reflector
+from webhook.facts import NamespaceFacts
+
+log = logging.getLogger(__name__)
+
+COLLECTOR_SERVICE: Final = "nightcap-collector"
+_LAG_SECONDS: Final = 0.05
+_LAG_STEP_SECONDS: Final = 0.005
+
+
+class ClusterCache:
+    """Reflectors of all that decisions need."""
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        """Prepare to watch; nothing is asked before `start`.
+
+        Args:
+            client: The API server.
+            namespace: Where Nightcap runs.
+        """
+        self.running = CaptureIndex()
+        self._namespaces = Reflector(
+            client,
+            paths.namespaces(),
+            msgspec.json.Decoder(Namespace).decode,
+            name="namespaces",
+        )
+        self._captures = Reflector(
+            client,
+            paths.packetcaptures(),
+            _decode_capture,
+            name="packetcaptures",
+            on_change=self.running.apply,
+        )
+        self._collector = Reflector(
+            client,
+            paths.services(namespace),
+            msgspec.json.Decoder(Service).decode,
+            name="collector",
+            field_selector=f"metadata.name={COLLECTOR_SERVICE}",
+        )
+        self._reflectors = (self._namespaces, self._captures, self._collector)
+
+    def start(self) -> None:
+        for reflector in self._reflectors:
+            reflector.start()
+
+    def stop(self) -> None:
+        for reflector in self._reflectors:
+            reflector.stop()
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the lists that have not come yet; empty when all is known."""
+        return tuple(reflector.name for reflector in self._reflectors if not reflector.synced)
+
+    def namespace(self, name: str) -> NamespaceFacts:
+        """What is known of a namespace.
+
+        The API server asks only for pods of namespaces that it sees enabled. A watch that
+        says otherwise is most likely milliseconds behind somebody's `kubectl label`, so it
+        gets a moment to catch up: a pod wrongly left out stays so for its life.
+        """
+        deadline = time.monotonic() + _LAG_SECONDS
+        while True:
+            found = self._namespaces.get("", name)
+            if found is None:
+                return NamespaceFacts(name)
+            if found.metadata.label(keys.INJECT) == keys.INJECT_ENABLED:
+                return NamespaceFacts(name, enabled=True)
+            if time.monotonic() >= deadline:
+                return NamespaceFacts(name, enabled=False)
+            time.sleep(_LAG_STEP_SECONDS)
+
+    def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]:
+        """The captures of a namespace whose specs are good, running or not."""
+        return self.running.of(namespace)
+
+    @property
+    def collectors(self) -> tuple[tuple[str, int], ...]:
+        """(address, port) of the collector's Service; empty while there is none."""
+        return tuple(
+            address for service in self._collector.items() for address in addresses_of(service)
+        )
+
+
+def addresses_of(service: Service) -> tuple[tuple[str, int], ...]:
+    """Where a collector's Service answers, one address for each IP family."""
+    ips = service.spec.cluster_ips or (service.spec.cluster_ip,)
+    return tuple((ip, COLLECTOR_PORT) for ip in ips if ip not in ("", "None"))
+
+
+class CaptureIndex:
+    """Resolved captures by namespace; written by one thread, read by many."""
+
+    def __init__(self) -> None:
+        self._by_namespace: dict[str, tuple[ResolvedCapture, ...]] = {}
+
+    def of(self, namespace: str) -> tuple[ResolvedCapture, ...]:
+        return self._by_namespace.get(namespace, ())
+
+    def apply(self, change: Change[PacketCapture]) -> None:
+        """Take over a change; a capture whose spec is bad is left out and logged."""
+        meta = change.object.metadata
+        others = tuple(
+            resolved
+            for resolved in self.of(meta.namespace)
+            if resolved.capture.metadata.uid != meta.uid
+        )
+        resolved = None if change.kind == "deleted" else _resolved(change.object)
+        kept = (*others, resolved) if resolved is not None else others
+        # Readers hold no lock: they see the old tuple or the new one.
+        if kept:
+            self._by_namespace[meta.namespace] = kept
+        else:
+            self._by_namespace.pop(meta.namespace, None)
+
+
+def _resolved(capture: PacketCapture) -> ResolvedCapture | None:
+    # A capture that is being deleted still has its object; its pods have no new company.
+    if capture.metadata.deletion_timestamp is not None:
+        return None
+    try:
+        return ResolvedCapture(capture, resolve(capture))
+    except BadCapture as error:
+        meta = capture.metadata
+        log.warning(
+            "capture passed over",
+            extra={"capture": f"{meta.namespace}/{meta.name}", "faults": list(error.faults)},
+        )
+        return None
+
+
+def _decode_capture(raw: msgspec.Raw) -> PacketCapture:
+    """A capture without its status, which is large and says nothing to a new pod."""
+    return msgspec.structs.replace(parse_capture(raw), status=None)

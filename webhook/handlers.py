@@ -1,0 +1,233 @@
+"""What each path answers: requests in, outcomes out, from what is known without asking anybody.
+
+Decisions are `eligibility`'s, `injection`'s and `validation`'s; here they are put together
+with what the caches know and with the clock.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from nightcap.contract import keys
+from nightcap.contract.assignment import ResolvedCapture, orders_of_new_pod
+from webhook import injection
+from webhook.eligibility import SENTENCES, Inject, Keep, Skip, SkipReason, decide
+from webhook.facts import NamespaceFacts, NotAPod, Pod, read_pod
+from webhook.injection import Template
+from webhook.resources import Sizes, sidecar_resources
+from webhook.review import Answer, Request
+from webhook.shape import Level
+from webhook.validation import CheckFilter, annotation_faults, capture_faults
+
+_UNTOUCHED: Final = frozenset(
+    {SkipReason.NOT_A_POD_CREATION, SkipReason.UNREADABLE, SkipReason.MIRROR_POD}
+)
+"""Reasons for which not even a forged annotation is taken away."""
+
+SHARED_PROCESSES: Final = (
+    "nightcap: the pod's containers share one process namespace, so one that runs as root "
+    "can reach the capture sidecar's files"
+)
+
+
+class Cluster(Protocol):
+    """What handlers ask of the cache; see `cache.ClusterCache`."""
+
+    def namespace(self, name: str) -> NamespaceFacts: ...
+
+    def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]: ...
+
+    @property
+    def collectors(self) -> tuple[tuple[str, int], ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """An answer, and what the log and the metrics say of it.
+
+    Attributes:
+        decision: `injected`, `kept`, `skipped`, `allowed`, `denied` or `failed`.
+        reason: Why, from a closed list; empty for the plain case.
+        facts: More for the log line.
+    """
+
+    answer: Answer
+    decision: str
+    reason: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Handler = Callable[[Request], Outcome]
+
+
+class PodHandler:
+    """Injects pods that are being created."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        template: Callable[[], Template],
+        sizes: Sizes,
+        *,
+        own_namespace: str,
+        clock: Callable[[], float],
+    ) -> None:
+        """Take what does not change from pod to pod.
+
+        Args:
+            cluster: What is known of namespaces, captures and collectors.
+            template: The one for a pod that is injected now; changes with the root of trust.
+            sizes: What sidecars ask of their nodes.
+            own_namespace: Where Nightcap runs.
+            clock: Seconds since the epoch.
+        """
+        self._cluster = cluster
+        self._template = template
+        self._sizes = sizes
+        self._own_namespace = own_namespace
+        self._clock = clock
+
+    def at(self, level: Level) -> Handler:
+        """The handler for namespaces of one Pod Security level."""
+        return lambda request: self._handle(request, level)
+
+    def _handle(self, request: Request, level: Level) -> Outcome:
+        if not request.creates_pod:
+            return _skipped(Skip(SkipReason.NOT_A_POD_CREATION))
+        try:
+            pod = read_pod(request.object)
+        except NotAPod as error:
+            return _skipped(Skip(SkipReason.UNREADABLE, str(error)))
+        outcome = self._admit(pod, self._cluster.namespace(request.namespace), level)
+        faults = annotation_faults(request, None)
+        answer = replace(
+            outcome.answer,
+            warnings=(*outcome.answer.warnings, *(f"nightcap: {fault}" for fault in faults)),
+        )
+        name = pod.meta.name or f"{pod.meta.generate_name}*"
+        return replace(outcome, answer=answer, facts={"object": name, **outcome.facts})
+
+    def _admit(self, pod: Pod, namespace: NamespaceFacts, level: Level) -> Outcome:
+        decision = decide(pod, namespace, level, own_namespace=self._own_namespace)
+        if not isinstance(decision, Skip):
+            template = self._template()
+            if injection.has_room(pod, template):
+                return self._give(decision, pod, namespace, template)
+            decision = Skip(SkipReason.ANNOTATIONS_FULL)
+        patch = () if decision.reason in _UNTOUCHED else injection.strip(pod)
+        return _skipped(decision, patch)
+
+    def _give(
+        self,
+        decision: Inject | Keep,
+        pod: Pod,
+        namespace: NamespaceFacts,
+        template: Template,
+    ) -> Outcome:
+        # The pod's own `metadata.namespace` is empty when the path of the request names it.
+        meta = msgspec.structs.replace(pod.meta, namespace=namespace.name)
+        orders = orders_of_new_pod(
+            meta, self._cluster.captures(namespace.name), self._cluster.collectors, self._clock()
+        )
+        value = injection.orders_value(pod, template, orders)
+        if isinstance(decision, Keep):
+            patch = injection.refresh(pod, decision.index, template, value)
+            word, reason = "kept", str(decision.reason)
+        else:
+            resources = sidecar_resources(pod, self._sizes, namespace)
+            patch = injection.inject(pod, template, decision.profile, resources, value)
+            word, reason = "injected", ""
+        warnings = (SHARED_PROCESSES,) if pod.spec.share_process_namespace else ()
+        captures = [entry.id for entry in orders.captures] if value else []
+        audit = {"decision": word, "release": template.release}
+        if reason:
+            audit["reason"] = reason
+        if captures:
+            audit["captures"] = ",".join(captures)
+        answer = Answer(patch=_encode(patch), warnings=warnings, audit=audit)
+        return Outcome(answer, word, reason, {"captures": captures})
+
+
+class CaptureHandler:
+    """Refuses captures that could only fail later."""
+
+    def __init__(self, check_filter: CheckFilter) -> None:
+        self._check_filter = check_filter
+
+    def __call__(self, request: Request) -> Outcome:
+        if not request.concerns(keys.GROUP, keys.PLURAL):
+            return Outcome(Answer(), "allowed", "not-a-capture")
+        try:
+            faults = capture_faults(request, self._check_filter)
+        except FilterCheckBusy as error:
+            return Outcome(Answer(warnings=(f"nightcap: {error}",)), "allowed", "busy")
+        if not faults:
+            return Outcome(Answer(), "allowed")
+        refusal = f"capture {request.name or '(unnamed)'} is refused: {'; '.join(faults)}"
+        audit = {"decision": "denied"}
+        return Outcome(Answer(refusal=refusal, audit=audit), "denied", "faults")
+
+
+class AnnotationHandler:
+    """Warns whoever types an annotation that means nothing; never refuses."""
+
+    def __init__(self, check_filter: CheckFilter) -> None:
+        self._check_filter = check_filter
+
+    def __call__(self, request: Request) -> Outcome:
+        try:
+            faults = annotation_faults(request, self._check_filter)
+        except FilterCheckBusy:
+            return Outcome(Answer(), "allowed", "busy")
+        warnings = tuple(f"nightcap: {fault}" for fault in faults)
+        return Outcome(Answer(warnings=warnings), "allowed", "faults" if faults else "")
+
+
+class FilterCheckBusy(RuntimeError):
+    """Too many filters are being compiled; this one is let through unseen."""
+
+
+class FilterCheck:
+    """Compiles few filters at a time, so that nobody's filters keep pods waiting.
+
+    A filter that slips through is refused by the controller and by the sidecar.
+    """
+
+    def __init__(
+        self, check_filter: CheckFilter, *, at_once: int = 2, patience_seconds: float = 1.0
+    ) -> None:
+        self._check_filter = check_filter
+        self._places = threading.BoundedSemaphore(at_once)
+        self._patience_seconds = patience_seconds
+
+    def __call__(self, expression: str) -> str | None:
+        if not self._places.acquire(timeout=self._patience_seconds):
+            raise FilterCheckBusy("the filter was not compiled now; the capture's status will tell")
+        try:
+            return self._check_filter(expression)
+        finally:
+            self._places.release()
+
+
+def _skipped(decision: Skip, patch: injection.Patch = ()) -> Outcome:
+    sentence = SENTENCES.get(decision.reason)
+    detail = f" ({decision.detail})" if decision.detail else ""
+    warnings = () if sentence is None else (f"nightcap: not injected: {sentence}{detail}",)
+    audit = {"decision": "skipped", "reason": str(decision.reason)}
+    facts = {"detail": decision.detail} if decision.detail else {}
+    answer = Answer(patch=_encode(patch), warnings=warnings, audit=audit)
+    return Outcome(answer, "skipped", str(decision.reason), facts)
+
+
+def _encode(patch: injection.Patch) -> bytes:
+    return injection.encode_patch(patch) if patch else b""
+
+
+def failed(error: Exception) -> Outcome:
+    """What an error of ours is answered: the write goes on, and somebody is told."""
+    warning = "nightcap: an error of the webhook's own; nothing was changed or checked"
+    answer = Answer(warnings=(warning,), audit={"decision": "failed"})
+    return Outcome(answer, "failed", type(error).__name__)

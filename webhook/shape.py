@@ -1,0 +1,200 @@
+"""What our sidecar looks like in a pod: its profiles, volumes and mounts, and how to know it.
+
+Fixed by the release; what an installation or a pod changes (image, sizes, resources)
+is `injection`'s.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+from nightcap.contract import keys, paths
+from webhook.facts import Container, Pod, Volume
+
+
+class Level(StrEnum):
+    """A namespace's Pod Security level (its `enforce` label; none counts as privileged)."""
+
+    PRIVILEGED = "privileged"
+    BASELINE = "baseline"
+    RESTRICTED = "restricted"
+
+
+class Profile(StrEnum):
+    """What the sidecar's container asks of Pod Security.
+
+    Either leaves it NET_RAW alone: `strict` says so, which baseline forbids; `baseline`
+    adds nothing and drops by name whatever else the runtime gives.
+    """
+
+    STRICT = "strict"
+    BASELINE = "baseline"
+
+
+PROFILES: Final[Mapping[Level, Profile]] = MappingProxyType(
+    {Level.PRIVILEGED: Profile.STRICT, Level.BASELINE: Profile.BASELINE}
+)
+"""No entry for `restricted`: it allows neither root nor NET_RAW, and a capture needs both."""
+
+# containerd's defaultUnixCaps (oci/spec.go) without NET_RAW.
+_OTHER_DEFAULT_CAPABILITIES: Final = (
+    "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE "
+    "SETFCAP SETGID SETPCAP SETUID SYS_CHROOT"
+).split()
+
+_CAPABILITIES: Final[Mapping[Profile, dict[str, list[str]]]] = MappingProxyType(
+    {
+        Profile.STRICT: {"drop": ["ALL"], "add": ["NET_RAW"]},
+        Profile.BASELINE: {"drop": list(_OTHER_DEFAULT_CAPABILITIES)},
+    }
+)
+
+
+def security_context(profile: Profile, *, confine: bool) -> dict[str, Any]:
+    """The container's securityContext, all of it said, so that nothing of the pod's leaks in.
+
+    Root, because a process that is not gets NET_RAW into its bounding set only.
+
+    Args:
+        profile: Which capabilities are said.
+        confine: Ask for the runtime's AppArmor profile. Only for pods that bring one of
+            their own: a node without AppArmor refuses every pod that names a profile.
+    """
+    context: dict[str, Any] = {
+        "runAsUser": 0,
+        "runAsGroup": 0,
+        "runAsNonRoot": False,
+        "allowPrivilegeEscalation": False,
+        "privileged": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": _CAPABILITIES[profile],
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    if confine:
+        context["appArmorProfile"] = {"type": "RuntimeDefault"}
+    return context
+
+
+MOUNTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        keys.ORDERS_VOLUME: paths.ORDERS_DIR,
+        keys.SPOOL_VOLUME: paths.SPOOL_DIR,
+        keys.TOKEN_VOLUME: paths.TOKEN_DIR,
+        # An existing mount at this path keeps the ServiceAccount plugin, which runs again
+        # after us, from mounting the pod's own API token into our container.
+        keys.NO_API_VOLUME: paths.API_TOKEN_DIR,
+    }
+)
+"""Volume → where it is mounted in our container."""
+
+ORDERS_SOURCE: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "items": [
+            {
+                "path": paths.ORDERS_FILE,
+                "fieldRef": {
+                    "apiVersion": "v1",
+                    "fieldPath": f"metadata.annotations['{keys.ORDERS}']",
+                },
+            }
+        ]
+    }
+)
+TOKEN_SOURCE: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "sources": [
+            {
+                "serviceAccountToken": {
+                    "audience": keys.TOKEN_AUDIENCE,
+                    "expirationSeconds": 3600,
+                    "path": paths.TOKEN_FILE,
+                }
+            }
+        ]
+    }
+)
+
+
+def mentions(pod: Pod) -> tuple[str, ...]:
+    """Our names that a pod uses, for whatever it is: `container nightcap`, `volume ...`."""
+    spec = pod.spec
+    found = {
+        f"container {container.name}"
+        for container in spec.all_containers
+        if container.name == keys.SIDECAR_CONTAINER
+    }
+    used = {volume.name for volume in spec.volumes or ()}
+    for container in spec.all_containers:
+        used.update(container.volumes)
+    found.update(f"volume {name}" for name in used & keys.VOLUMES)
+    return tuple(sorted(found))
+
+
+def find_sidecar(pod: Pod) -> int | None:
+    """The place in `initContainers` of a sidecar that is ours, whole and ours alone.
+
+    True after our own injection, whatever other webhooks have since added to the
+    container, and for a copy of an injected pod. `restartPolicy` is not looked at:
+    some webhooks strip it, and then it is ours to put back.
+
+    Returns:
+        None when there is none, when the container or one of its volumes only has the
+        name, or when another container mounts one of the volumes.
+    """
+    named = [c for c in pod.spec.all_containers if c.name == keys.SIDECAR_CONTAINER]
+    if len(named) != 1 or not _volumes_are_ours(pod):
+        return None
+    for index, container in enumerate(pod.spec.init_containers or ()):
+        if container is named[0]:
+            return index if _is_our_container(container) else None
+    return None
+
+
+def profile_of(container: Container) -> Profile | None:
+    """The profile that a container's securityContext is of, if of any."""
+    context = container.security_context or {}
+    for profile in Profile:
+        if _covers(context, security_context(profile, confine=False)):
+            return profile
+    return None
+
+
+def _is_our_container(container: Container) -> bool:
+    mounts = {(use.name, use.mount_path) for use in container.volume_mounts or ()}
+    return profile_of(container) is not None and set(MOUNTS.items()) <= mounts
+
+
+def _volumes_are_ours(pod: Pod) -> bool:
+    volumes = {volume.name: volume for volume in pod.spec.volumes or ()}
+    if not keys.VOLUMES.issubset(volumes):
+        return False
+    others = (c for c in pod.spec.all_containers if c.name != keys.SIDECAR_CONTAINER)
+    if any(name in keys.VOLUMES for container in others for name in container.volumes):
+        return False
+    return all(_is_our_volume(volumes[name]) for name in keys.VOLUMES)
+
+
+def _is_our_volume(volume: Volume) -> bool:
+    match volume.name:
+        case keys.ORDERS_VOLUME:
+            return _covers(volume.downward_api, ORDERS_SOURCE)
+        case keys.TOKEN_VOLUME:
+            return _covers(volume.projected, TOKEN_SOURCE)
+        case _:
+            return volume.empty_dir is not None
+
+
+def _covers(actual: Any, wanted: Any) -> bool:
+    """Whether a JSON value holds all that is wanted; it may hold more keys."""
+    if isinstance(wanted, Mapping):
+        return isinstance(actual, Mapping) and all(
+            key in actual and _covers(actual[key], value) for key, value in wanted.items()
+        )
+    if isinstance(wanted, list):
+        return (
+            isinstance(actual, list)
+            and len(actual) == len(wanted)
+            and all(_covers(a, w) for a, w in zip(actual, wanted, strict=True))
+        )
+    return type(actual) is type(wanted) and bool(actual == wanted)

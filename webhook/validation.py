@@ -1,0 +1,108 @@
+"""What people are told of a capture or an annotation before it is stored. Pure.
+
+A capture is refused for faults that the write brings in. Nobody is kept from stopping
+one: `suspend`, metadata and deletion always pass, also where an older spec is bad.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from nightcap.contract import keys
+from nightcap.contract.annotation_options import parse_options
+from nightcap.contract.captures import BadCapture, Settings, parse_capture, resolve
+from nightcap.contract.objects import ObjectMeta
+from webhook.review import Request
+
+CheckFilter = Callable[[str], str | None]
+"""Compiles an expression within bounds; libpcap's words when it does not compile."""
+
+
+class _Object(Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+    spec: dict[str, Any] | None = None
+
+
+_OBJECT: msgspec.json.Decoder[_Object | None] = msgspec.json.Decoder(_Object | None)
+
+
+def capture_faults(request: Request, check_filter: CheckFilter) -> tuple[str, ...]:
+    """What is wrong with a PacketCapture that is being created or updated.
+
+    Args:
+        request: The admission request.
+        check_filter: Asked only when the filter is new and the rest of the spec is good.
+
+    Returns:
+        One sentence each; empty when the write may go on.
+    """
+    if request.operation not in ("CREATE", "UPDATE"):
+        return ()
+    if request.operation == "UPDATE" and _only_stops(request):
+        return ()
+    settings, faults = _resolve(request.object)
+    updates = request.operation == "UPDATE"
+    old_settings, old_faults = _resolve(request.old_object) if updates else (None, ())
+    if settings is not None and settings.filter and not _same_filter(settings, old_settings):
+        said = check_filter(settings.filter)
+        if said is not None:
+            faults = (f"filter {settings.filter[:80]!r}: {said}",)
+    return tuple(fault for fault in faults if fault not in old_faults)
+
+
+def annotation_faults(request: Request, check_filter: CheckFilter | None) -> tuple[str, ...]:
+    """What is wrong with the annotations of a pod or namespace; empty when they did not change.
+
+    Args:
+        request: The admission request.
+        check_filter: None where there is no time to compile.
+    """
+    annotations = _nightcap_annotations(request.object)
+    if not annotations or annotations == _nightcap_annotations(request.old_object):
+        return ()
+    options, faults = parse_options(annotations)
+    if options is not None and options.filter and check_filter is not None:
+        said = check_filter(options.filter)
+        if said is not None:
+            faults = (*faults, f"{keys.FILTER}: {said}")
+    return faults
+
+
+def _only_stops(request: Request) -> bool:
+    new, old = _look(request.object), _look(request.old_object)
+    if new is None or old is None:
+        return False
+    if new.metadata.deletion_timestamp is not None:
+        return True
+    return _without_suspend(new.spec) == _without_suspend(old.spec)
+
+
+def _without_suspend(spec: dict[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (spec or {}).items() if key != "suspend"}
+
+
+def _same_filter(settings: Settings, old: Settings | None) -> bool:
+    return old is not None and old.filter == settings.filter
+
+
+def _resolve(raw: Raw) -> tuple[Settings | None, tuple[str, ...]]:
+    try:
+        return resolve(parse_capture(raw)), ()
+    except BadCapture as error:
+        return None, error.faults
+
+
+def _nightcap_annotations(raw: Raw) -> dict[str, str]:
+    found = _look(raw)
+    annotations = (found.metadata.annotations if found is not None else None) or {}
+    prefix = f"{keys.GROUP}/"
+    return {key: value for key, value in annotations.items() if key.startswith(prefix)}
+
+
+def _look(raw: Raw) -> _Object | None:
+    try:
+        return _OBJECT.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
