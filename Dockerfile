@@ -6,41 +6,49 @@
 #
 #   docker build --target control -t nightcap-control .
 #
-# The base needs Debian and a Python of at least 3.11; what it lacks is installed. The mounts named
-# `pip.conf` and `ca` carry the builder's own package index and authorities where there are any
-# (`--secret id=pip.conf,src=FILE`); they never become part of an image.
+# The base needs Debian and a Python of at least 3.11; what it lacks is installed. Two secrets carry
+# the builder's own authorities and package index where it has any, and are part of no image:
+#
+#   --secret id=ca,src=BUNDLE.crt --secret id=pip.conf,src=FILE
 ARG BASE=python:3.12-slim
 
 # What every program needs to run: libpcap, for the sidecar's captures and the webhook's filters.
 FROM ${BASE} AS runtime
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
+RUN --mount=type=secret,id=ca \
     ldconfig -p | grep -q 'libpcap\.so\.0\.8' \
-    || { apt-get update -q \
-         && apt-get install -y -q --no-install-recommends libpcap0.8 \
+    || { trust="-o Acquire::https::CAInfo=/run/secrets/ca"; [ -e /run/secrets/ca ] || trust=""; \
+         apt-get update -q $trust \
+         && apt-get install -y -q $trust --no-install-recommends libpcap0.8 \
          && rm -rf /var/lib/apt/lists/*; }
 # Compiled files are made below, where the file system can still be written.
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
 
+# What only the build needs; nothing is copied from here but its results.
+FROM ${BASE} AS tools
+RUN --mount=type=secret,id=ca \
+    trust="-o Acquire::https::CAInfo=/run/secrets/ca"; [ -e /run/secrets/ca ] || trust=""; \
+    pip=""; python3 -m pip --version || pip=python3-pip; \
+    apt-get update -q $trust \
+    && apt-get install -y -q $trust --no-install-recommends gcc libc6-dev $pip
+
+
 # The packages of others, in a layer of their own: they change less often than our sources.
-FROM ${BASE} AS packages
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    python3 -m pip --version \
-    || { apt-get update -q \
-         && apt-get install -y -q --no-install-recommends python3-pip; }
+FROM tools AS packages
 COPY requirements/control.txt /tmp/control.txt
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
+RUN --mount=type=secret,id=ca --mount=type=secret,id=pip.conf \
+    PIP_CONFIG_FILE=/run/secrets/pip.conf \
     python3 -m pip install --quiet --no-cache-dir --no-compile --disable-pip-version-check \
         --root-user-action=ignore --only-binary=:all: --target=/packages -r /tmp/control.txt
-# Not checked against the sources' times: a copy may change those, and nobody edits an image.
-RUN python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /packages
+# Compiled files are not checked against the sources' times: a copy may change those, and nobody
+# edits an image. The client's asynchronous half is as large as the rest together,
+# and nothing here imports it.
+RUN rm -rf /packages/kubernetes/aio \
+    && python3 -m compileall -q -j 0 --invalidation-mode unchecked-hash /packages
 
 
 # The dormant program is static C: it is all that runs in a pod that is not captured.
-FROM ${BASE} AS compiler
-RUN --mount=type=secret,id=ca,target=/etc/ssl/certs/ca-certificates.crt \
-    apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev
+FROM tools AS compiler
 COPY sidecar/dormant.c /build/
 # The worker runs by the base's own Python, wherever that has it.
 RUN gcc -std=c11 -Wall -Wextra -Os -static -s -o /build/dormant \
@@ -56,6 +64,7 @@ COPY nightcap/contract nightcap/contract
 COPY nightcap/pcap nightcap/pcap
 COPY sidecar sidecar
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash .
+# Harmless by itself; who injects it says root, since NET_RAW reaches no other user.
 USER 65532:65532
 ENTRYPOINT ["/nightcap/dormant"]
 

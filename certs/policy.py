@@ -128,7 +128,9 @@ def living_roots(observed: Observed, now: float) -> dict[int, str]:
 
 def bundle_text(observed: Observed, now: float) -> str:
     """All living roots, PEM, newest first: what `ca.crt` and `caBundle` are to hold."""
-    return "".join(pem if pem.endswith("\n") else f"{pem}\n" for pem in living_roots(observed, now).values())
+    return "".join(
+        pem if pem.endswith("\n") else f"{pem}\n" for pem in living_roots(observed, now).values()
+    )
 
 
 def next_generation(observed: Observed) -> int:
@@ -268,7 +270,9 @@ def _due_at(observed: Observed, policy: Policy, now: float) -> float:
     signers = _signers(observed, now)
     newest = max(signers)
     due = [_renew_at(signers[newest].facts)]
-    if any(bundle and bundle.current != newest for bundle in (observed.ca, *observed.serving.values())):
+    if any(
+        bundle and bundle.current != newest for bundle in (observed.ca, *observed.serving.values())
+    ):
         due.append(_settled_at(observed, policy, newest))
     for bundle in (observed.ca, *observed.serving.values()):
         for n, pair in (bundle.pairs if bundle else {}).items():

@@ -1,30 +1,38 @@
 """gunicorn, run from code: one worker process with threads, TLS contexts that may change.
 
 Of gunicorn 27 (`workers/gthread.py`, `arbiter.py`) this relies on: the `ssl_context` hook
-is called for every connection; a connection that sends nothing leaves its thread after
-5 s; at SIGTERM the arbiter closes its copy of the listener and tells the worker, which
-goes on accepting on its own copy for as long as it likes.
+is called for every connection, in its thread; the worker's loop and its `poller` belong to
+one thread; `notify` is called from that loop at least once a second; at SIGTERM the
+arbiter closes its copy of the listener and tells the worker, which goes on accepting on
+its own copy for as long as it likes.
 """
 
+import errno
 import os
+import selectors
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import TConn, ThreadWorker
 
 KEEP_ALIVE_SECONDS = 130
 """Longer than client-go keeps idle connections (90 s): the client closes, never we."""
 
 _MEMORY_DIR = Path("/dev/shm")  # noqa: S108 - for gunicorn's heartbeat file, which has no name
 _EXIT_SECONDS = 5
+_FIRST_BYTE_SECONDS = 10.0
+_OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_OUT_OF_FILES_SECONDS = 0.05
+_NOBODY_THERE = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,29 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         self._stop_at = time.monotonic() + options.drain_seconds
         options.draining.set()
         self.cfg.set("keepalive", 0)
+
+    def accept(self, listener: Any) -> None:
+        """Take a connection, and give it a thread only when it has said something.
+
+        gunicorn gives it one at once, for 5 s: a few dozen clients that connect and say
+        nothing would keep everybody else waiting.
+        """
+        try:
+            connected, address = listener.accept()
+        except OSError as error:
+            if error.errno in _OUT_OF_FILES:
+                self.log.warning("connection not taken: %s", error)
+                time.sleep(_OUT_OF_FILES_SECONDS)
+            elif error.errno not in _NOBODY_THERE:
+                raise
+            return
+        self.nr_conns += 1
+        connection = TConn(self.cfg, connected, address, listener.getsockname())
+        connection.timeout = time.monotonic() + _FIRST_BYTE_SECONDS
+        self.pending_conns.append(connection)
+        self.poller.register(
+            connected, selectors.EVENT_READ, partial(self.on_pending_socket_readable, connection)
+        )
 
     def notify(self) -> None:
         """Called by the worker's loop at least once a second."""

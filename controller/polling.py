@@ -111,6 +111,7 @@ class ReportPoller:
     _pools: dict[str, urllib3.HTTPSConnectionPool] = field(default_factory=dict)
     _stopping: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
+    _empty_since: float | None = None
     _began_at: float = field(default_factory=time.monotonic)
 
     def start(self) -> None:
@@ -168,9 +169,13 @@ class ReportPoller:
             for collector in self._collectors.values()
         )
         patient = now - self._began_at < _PATIENCE_SECONDS
+        if self._collectors:
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = now
         return RetrievalView(
             unreachable=unreachable,
-            known=bool(self._collectors),
+            known=self._empty_since is None or now - self._empty_since < _PATIENCE_SECONDS,
             asked=answered or not patient,
         )
 

@@ -26,6 +26,7 @@ SILENT_SECONDS: Final = 120.0
 _SKEW_AHEAD_SECONDS: Final = 1.0
 # A report that waited in a retry looks like a clock that is behind.
 _SKEW_BEHIND_SECONDS: Final = 10.0
+_LAST_SECOND: Final = 253402300799.0
 _MAX_NODES: Final = 200
 _NAMED: Final = 5
 _MAX_MESSAGE: Final = 1500
@@ -122,7 +123,7 @@ def desired_status(
     now: float,
     carried: bool,
 ) -> dict[str, Any]:
-    """The whole of `status`, every field always present."""
+    """The whole of `status`."""
     metadata = judged.capture.metadata
     running = judged.is_running(now)
     reports = tuple(view.reports.get(judged.uid, {}).values())
@@ -142,6 +143,8 @@ def desired_status(
     ]
     return {
         "phase": str(_phase(judged, tally, faults, now)),
+        "observedGeneration": metadata.generation,
+        **_window(judged),
         "pods": {
             "matching": len(tally.matching),
             "capturing": len(tally.open) if running else 0,
@@ -154,6 +157,16 @@ def desired_status(
         "size": _at_least(known, "size", (item.report.bytes for item in reports)),
         "files": files or known.get("files") or [],
         "conditions": _with_times(conditions, judged, now),
+    }
+
+
+def _window(judged: Judged) -> dict[str, str]:
+    settings = judged.settings
+    if settings is None:
+        return {}
+    return {
+        "startTime": _timestamp(settings.starts_at),
+        "endTime": _timestamp(settings.ends_at),
     }
 
 
@@ -453,4 +466,6 @@ def _cut(text: str) -> str:
 
 
 def _timestamp(at: float) -> str:
+    # A schedule can lie beyond what a calendar of four digits holds.
+    at = min(max(at, 0.0), _LAST_SECOND)
     return datetime.fromtimestamp(int(at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

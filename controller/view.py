@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
@@ -23,12 +24,13 @@ class UnreadableCapture(PacketCapture, frozen=True, rename="camel"):
     fault: str = ""
 
 
-class _MetadataOnly(msgspec.Struct, frozen=True):
+class _WithoutSpec(msgspec.Struct, frozen=True):
     metadata: ObjectMeta
+    status: Any = None
 
 
 _CAPTURE = msgspec.json.Decoder(PacketCapture)
-_METADATA = msgspec.json.Decoder(_MetadataOnly)
+_REST = msgspec.json.Decoder(_WithoutSpec)
 
 
 def decode_capture(raw: msgspec.Raw) -> PacketCapture:
@@ -36,7 +38,9 @@ def decode_capture(raw: msgspec.Raw) -> PacketCapture:
     try:
         return _CAPTURE.decode(raw)
     except msgspec.ValidationError as error:
-        return UnreadableCapture(metadata=_METADATA.decode(raw).metadata, fault=str(error))
+        rest = _REST.decode(raw)
+        status = rest.status if isinstance(rest.status, dict) else None
+        return UnreadableCapture(metadata=rest.metadata, status=status, fault=str(error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from demo import installation
 from demo.kubectl import Kubectl
+from tests.cluster import cluster, images
+from tests.cluster.errors import ClusterError
+from tests.cluster.paths import STATE
 
 
 class NoStageError(Exception):
@@ -30,22 +33,36 @@ class Stage:
     Attributes:
         kubectl: Speaks to it as its administrator.
         images: What runs there.
+        cluster: The disposable cluster; None on a given one.
     """
 
     kubectl: Kubectl
     images: Images
+    cluster: cluster.Cluster | None = None
 
 
 def prepare(say: Callable[[str], None]) -> Stage:
     """Boot or find the cluster, bring the images, install Nightcap.
 
     Raises:
-        NoStageError: KUBECONFIG is given without kubectl or images to use there.
+        NoStageError: there is no cluster, or KUBECONFIG is given without kubectl or images.
+        KubectlError: a program does not become ready.
     """
     given = os.environ.get("KUBECONFIG")
     stage = _given_stage(Path(given)) if given else _disposable_stage(say)
-    extra = installation.local_store_volume("node1", "/var/lib/nightcap") if not given else ""
-    _ = extra
+    manifests = installation.render(
+        stage.kubectl,
+        control_image=stage.images.control,
+        sidecar_image=stage.images.sidecar,
+        local_store=stage.cluster is not None,
+    )
+    if stage.cluster is not None:
+        node = stage.cluster.nodes[0].name
+        folder = STATE / "store"
+        folder.mkdir(exist_ok=True)
+        stage.kubectl.apply(installation.local_store_volume(node, str(folder)))
+    say("installing Nightcap")
+    installation.install(stage.kubectl, manifests, say)
     return stage
 
 
@@ -60,9 +77,19 @@ def _given_stage(kubeconfig: Path) -> Stage:
             f"KUBECONFIG is given, so say which images that cluster can pull: {', '.join(missing)} "
             "(build them from the Dockerfile's targets control, sidecar and demo)"
         )
-    images = Images(*(os.environ[name] for name in names))
-    return Stage(Kubectl(binary, kubeconfig), images)
+    return Stage(Kubectl(binary, kubeconfig), Images(*(os.environ[name] for name in names)))
 
 
 def _disposable_stage(say: Callable[[str], None]) -> Stage:
-    raise NotImplementedError
+    try:
+        booted = cluster.up()
+        built = images.build_images()
+        booted.load_images(images.archives(built.values()))
+    except ClusterError as error:
+        raise NoStageError(str(error)) from error
+    say(f"two nodes are Ready; KUBECONFIG={booted.kubeconfig}")
+    return Stage(
+        Kubectl(str(booted.kubectl), booted.kubeconfig),
+        Images(control=built["control"], sidecar=built["sidecar"], app=built["demo"]),
+        booted,
+    )

@@ -31,7 +31,8 @@ class Known:
         packets: Recorded, over all lives of the worker.
         bytes: Likewise.
         end: How it ended last.
-        collector_until: The end as the collector knows it; None when it said nothing.
+        collector_until: The end as the collector knows it, said under this `until` of the orders;
+            None when it said nothing.
         gone: The collector said that the capture was deleted.
     """
 
@@ -147,13 +148,14 @@ def ending(
         return end
     reason = reached(order.limit, packets=known.packets, bytes_=known.bytes)
     if reason is None:
-        until = float(order.until)
-        # What the collector said of an older order says nothing of a new one.
-        if known.collector_until is not None and (known.order is None or known.order == order):
-            until = min(until, known.collector_until)
+        until = order.until
+        if known.collector_until is not None:
+            # An end under another `until` than the order's is not kept when the collector
+            # changes its mind.
+            until = min(until, int(known.collector_until))
         if now >= until:
-            reason = Reason.TIME
-        elif terminating:
+            return End(Reason.TIME, until, order.limit)
+        if terminating:
             reason = Reason.TERMINATED
     return None if reason is None else End(reason, order.until, order.limit)
 

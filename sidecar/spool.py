@@ -99,6 +99,7 @@ class Ledger:
         next_seq: By interface.
         counted: By interface, the highest segment that `packets` and `bytes` hold.
         report_seq: No report had this number yet.
+        collector_until: The orders' `until`, and what the collector said of the end under it.
         reported: The last report, `shipped`, was accepted.
     """
 
@@ -112,6 +113,7 @@ class Ledger:
     counted: dict[str, int] = field(default_factory=dict)
     report_seq: int = 1
     end: End | None = None
+    collector_until: tuple[int, float] | None = None
     gone: bool = False
     reported: bool = False
 
@@ -129,8 +131,10 @@ class CaptureSpool:
         self.report_due = False
         self.finished = False
         """Nothing more will be recorded under the orders that hold."""
-        self.collector_until: float | None = None
         self.first_interface = "any"
+        self.ordered_until = 0
+        self.epoch = 0
+        """Counts the times that the capture began, so that a late answer is not taken for a new."""
         self._reserved = 0
 
     # What the capturing thread does.
@@ -161,6 +165,7 @@ class CaptureSpool:
         with self.spool.lock:
             segment.size = size
             segment.marks += marks
+            self.spool.news.notify_all()
 
     def complete(self, segment: Segment, size: int, packets: int) -> None:
         """Publish a segment that has ended; without packets it leaves no trace."""
@@ -177,6 +182,7 @@ class CaptureSpool:
             segment.size = size
             self._count(segment.interface, segment.seq, packets, size)
             self._save_quietly()
+            self.spool.news.notify_all()
 
     def _count(self, interface: str, seq: int, packets: int, size: int) -> None:
         self.ledger.packets += packets
@@ -188,7 +194,10 @@ class CaptureSpool:
         with self.spool.lock:
             news = status.differs(self.status)
             self.status = status
-            self.report_due = self.report_due or news
+            if news:
+                self.report_due = True
+                self._save_quietly()
+                self.spool.news.notify_all()
             return news
 
     # What the shipping thread does.
@@ -216,6 +225,20 @@ class CaptureSpool:
                 backlog=sum(each.size - min(each.durable, each.size) for each in self.segments),
                 shipped=shipped,
             )
+
+    def reported(self) -> None:
+        """The final report was accepted: nothing is left to say."""
+        with self.spool.lock:
+            self.ledger.reported = True
+            self._save_quietly()
+
+    def heard_until(self, until: float) -> bool:
+        """The collector told the end as it knows it; True when that is news."""
+        with self.spool.lock:
+            said = (self.ordered_until, until)
+            news = said != self.ledger.collector_until
+            self.ledger.collector_until = said
+            return news
 
     def release(self, segment: Segment) -> None:
         """Free a segment that the collector holds durably."""
@@ -311,6 +334,7 @@ class CaptureSpool:
             "next": ledger.next_seq,
             "counted": ledger.counted,
             "report": max(self._reserved, ledger.report_seq),
+            "collector_until": ledger.collector_until,
             "gone": ledger.gone,
             "reported": ledger.reported and end is not None,
             "end": end
@@ -377,6 +401,7 @@ class Spool:
         self.root = root
         self.limit_bytes = limit_bytes
         self.lock = threading.RLock()
+        self.news = threading.Condition(self.lock)
         self.captures: dict[str, CaptureSpool] = {}
         self._age = 0
 
@@ -474,7 +499,7 @@ def mend(path: Path) -> formats.Scan | None:
 
 
 def _parse_ledger(value: dict[str, Any]) -> Ledger:
-    end = value["end"]
+    end, said = value["end"], value["collector_until"]
     return Ledger(
         packets=int(value["packets"]),
         bytes=int(value["bytes"]),
@@ -485,6 +510,7 @@ def _parse_ledger(value: dict[str, Any]) -> Ledger:
         next_seq={str(name): int(seq) for name, seq in value["next"].items()},
         counted={str(name): int(seq) for name, seq in value["counted"].items()},
         report_seq=int(value["report"]),
+        collector_until=said and (int(said[0]), float(said[1])),
         gone=bool(value["gone"]),
         reported=bool(value["reported"]),
         end=end

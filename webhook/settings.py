@@ -29,8 +29,8 @@ class Settings:
         spool_size: `sizeLimit` of the spool volume, as Kubernetes writes sizes.
         spool_bytes: What the segments may take of it.
         wait: How long a pod born into a capture is held back at most; empty for not at all.
-            threads: How many requests are answered at a time.
-        guaranteed_cpu, guaranteed_memory, memory_limit: See `resources.Sizes`.
+        threads: How many requests are answered at a time.
+        guaranteed_cpu: This and the next two are explained in `resources.Sizes`.
     """
 
     sidecar_image: str

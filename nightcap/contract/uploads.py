@@ -58,7 +58,10 @@ def parse_upload_path(path: str) -> SegmentName:
     match = _PATH.fullmatch(path)
     if match is None:
         raise BadUploadPath("path must be /v1/captures/{capture uid}/{interface}/{seq}")
-    capture, interface, seq = match[1], unquote(match[2], errors="strict"), int(match[3])
+    # Bytes that are no UTF-8 become U+FFFD, which no interface of ours is called.
+    capture, interface, seq = match[1], unquote(match[2]), int(match[3])
+    if "\ufffd" in interface:
+        raise BadUploadPath(f"interface {match[2]!r} is not percent-encoded UTF-8")
     if not CAPTURE_ID.fullmatch(capture):
         raise BadUploadPath(f"capture {capture!r} is no uid (lower-case hexadecimal and '-')")
     if not is_interface(interface):

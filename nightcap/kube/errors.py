@@ -106,7 +106,17 @@ def error_of(status: int, body: bytes | msgspec.Raw) -> ApiError:
     kind = _BY_STATUS.get(status, ClusterUnavailable if status >= 500 or not status else ApiError)
     if kind is Conflict and said.reason == "AlreadyExists":
         kind = AlreadyExists
+    elif kind is Invalid and _is_other_object(said.details):
+        # A patch that names a uid is answered so when the object was deleted and made again.
+        kind = Conflict
     return kind(status, said.reason or "Unknown", said.message or "no message", said.details)
+
+
+def _is_other_object(details: dict[str, object] | None) -> bool:
+    causes = (details or {}).get("causes")
+    return isinstance(causes, list) and any(
+        isinstance(cause, dict) and cause.get("field") == "metadata.uid" for cause in causes
+    )
 
 
 def unavailable(error: Exception) -> ClusterUnavailable:

@@ -49,7 +49,7 @@ def service(namespace: str, name: str) -> str:
     return _core(namespace, "services", name)
 
 
-def secrets(namespace: str) -> str:
+def secrets(namespace: str | None = None) -> str:
     return _core(namespace, "secrets")
 
 
@@ -57,7 +57,7 @@ def secret(namespace: str, name: str) -> str:
     return _core(namespace, "secrets", name)
 
 
-def config_maps(namespace: str) -> str:
+def config_maps(namespace: str | None = None) -> str:
     return _core(namespace, "configmaps")
 
 
@@ -65,7 +65,7 @@ def config_map(namespace: str, name: str) -> str:
     return _core(namespace, "configmaps", name)
 
 
-def endpoint_slices(namespace: str) -> str:
+def endpoint_slices(namespace: str | None = None) -> str:
     return _join("/apis/discovery.k8s.io/v1", namespace, "endpointslices")
 
 

@@ -223,9 +223,10 @@ class Reflector(Generic[T]):
                 delay = min(delay * 2, _MAX_DELAY_SECONDS)
 
     def _log_failure(self, error: ApiError) -> None:
+        if self._stopping.is_set():
+            return  # `stop` shut the socket
         self.failures += 1
-        if not self._stopping.is_set():
-            log.warning("watch failed", extra={"watch": self.name, "error": str(error)})
+        log.warning("watch failed", extra={"watch": self.name, "error": str(error)})
 
     def _list(self) -> None:
         """List everything in pages, then replace the copy and tell the differences."""
@@ -282,12 +283,12 @@ class Reflector(Generic[T]):
         stream = self._client.stream_lines(self._path, query, seconds + _SILENCE_SECONDS)
         self.watches += 1
         self.last_heard_at = time.monotonic()
-        with self._lock:
-            self._stream = stream
         try:
-            if self._stopping.is_set():
-                return
             with stream:
+                with self._lock:
+                    self._stream = stream
+                if self._stopping.is_set():
+                    return  # `stop` may have come too early to see the stream
                 for line in stream:
                     if self._stopping.is_set():
                         return

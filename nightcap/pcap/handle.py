@@ -52,9 +52,22 @@ class LiveCapture:
     """
 
     def __init__(
-        self, device: str, *, snap: int, expression: str, ring_bytes: int = RING_BYTES
+        self,
+        device: str,
+        *,
+        snap: int,
+        expression: str,
+        unless: str = "",
+        ring_bytes: int = RING_BYTES,
     ) -> None:
         """Open; packets count from the moment the filter is in place.
+
+        Args:
+            device: An interface's name, or `any`.
+            snap: Bytes kept of each packet.
+            expression: Of pcap-filter(7); empty for every packet.
+            unless: What is left out, whatever `expression` says.
+            ring_bytes: Of the ring that the kernel writes packets to.
 
         Raises:
             NoSuchInterface, NotPermitted, FilterError, PcapError
@@ -68,7 +81,7 @@ class LiveCapture:
         try:
             self._configure(snap, ring_bytes)
             self._activate(device)
-            self._set_filter(expression)
+            self._set_filter(expression, unless)
             self._never_block()
         except BaseException:
             self._pcap.pcap_close(handle)
@@ -100,8 +113,14 @@ class LiveCapture:
             raise NotPermitted(message)
         raise PcapError(message)
 
-    def _set_filter(self, expression: str) -> None:
+    def _set_filter(self, expression: str, unless: str) -> None:
         program = libpcap.compile_on(self._handle, expression)
+        if unless:
+            # It has compiled alone: `a) or (b` cannot climb out of the parentheses. Ours comes
+            # first because `vlan` moves the offsets of all that follows.
+            self._pcap.pcap_freecode(ctypes.byref(program))
+            whole = f"not ({unless})" + (f" and ({expression})" if expression.strip() else "")
+            program = libpcap.compile_on(self._handle, whole)
         try:
             if self._pcap.pcap_setfilter(self._handle, ctypes.byref(program)) != 0:
                 raise FilterError(libpcap.error_of(self._handle))

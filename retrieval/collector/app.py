@@ -122,7 +122,7 @@ class CollectorApp:
         except (ApiError, CaptureUnreadable, StoreFailed) as error:
             _log.warning("cannot answer now", extra={"error": str(error)})
             return _later(_sentence_of(error))
-        except Exception:
+        except Exception:  # noqa: BLE001 - one bad request must not end the others
             _log.exception("request failed")
             return _refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the collector failed; see its log")
 
@@ -164,9 +164,11 @@ class CollectorApp:
         self, upload: Upload, key: SegmentKey, admitted: Admitted, environ: dict[str, Any]
     ) -> Answer:
         body = _read_body(environ, upload.length)
-        meta = self._begun(admitted)
+        self._begin(admitted)
         if upload.report is not None:
-            self._reports.accept(admitted.stream, meta, upload.report, time.time())
+            self._reports.accept(
+                admitted.stream, lambda: self._meta(admitted), upload.report, time.time()
+            )
         if body and upload.offset == 0:
             self._check_start(key, body)
         room = self._room(admitted, len(body))
@@ -192,22 +194,23 @@ class CollectorApp:
             _headers(state.size, durable, admitted, limit_is_reached=limit_is_reached),
         )
 
-    def _begun(self, admitted: Admitted) -> StreamMeta:
-        """The stream's meta; a new stream is begun."""
+    def _begin(self, admitted: Admitted) -> None:
+        if admitted.new is None:
+            return
         stream = admitted.stream
-        if admitted.new is not None:
-            self._store.create_stream(stream, admitted.new)
-            _log.info(
-                "stream begun",
-                extra={
-                    "namespace": stream.namespace,
-                    "capture": admitted.capture.metadata.name,
-                    "pod": admitted.new.pod,
-                },
-            )
-            return admitted.new
-        meta = self._store.meta(stream)
-        return meta or StreamMeta(pod="", node="", capture=admitted.capture.metadata.name)
+        self._store.create_stream(stream, admitted.new)
+        _log.info(
+            "stream begun",
+            extra={
+                "namespace": stream.namespace,
+                "capture": admitted.capture.metadata.name,
+                "pod": admitted.new.pod,
+            },
+        )
+
+    def _meta(self, admitted: Admitted) -> StreamMeta:
+        known = admitted.new or self._store.meta(admitted.stream)
+        return known or StreamMeta(pod="", node="", capture=admitted.capture.metadata.name)
 
     def _check_start(self, key: SegmentKey, body: bytes) -> None:
         if self._store.segment(key).size == 0:

@@ -63,7 +63,7 @@ class Janitor:
         while not self._stopped.wait(self._round_seconds):
             try:
                 self.tidy(time.time())
-            except Exception:  # what fails now is tried again in the next round
+            except Exception:  # noqa: BLE001 - what fails now is tried again in the next round
                 _log.exception("housekeeping failed")
 
     def _remove_orphans(self) -> None:

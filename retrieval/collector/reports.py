@@ -7,25 +7,18 @@ A cursor is this process's boot and a number; one of another boot gets everythin
 import logging
 import secrets
 import threading
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import msgspec
-
-from nightcap.contract.reports import BadReport, Report, dump_report, parse_report
+from nightcap.contract.reports import Report
 from nightcap.contract.segments import StreamKey
 from retrieval.store.base import Store, StoreFailed, StoreFull, StreamMeta
+from retrieval.stored_reports import StoredReport, dump_stored, load_stored
 
 WRITE_SECONDS: Final = 30.0
 
 _log = logging.getLogger(__name__)
-
-
-class _Stored(msgspec.Struct):
-    """`report.json`."""
-
-    received_at: float
-    report: msgspec.Raw
 
 
 @dataclass(slots=True)
@@ -58,8 +51,16 @@ class ReportIndex:
                     with self._lock:
                         self._put(entry)
 
-    def accept(self, stream: StreamKey, meta: StreamMeta, report: Report, now: float) -> bool:
+    def accept(
+        self, stream: StreamKey, read_meta: Callable[[], StreamMeta], report: Report, now: float
+    ) -> bool:
         """Take a report; one that is not newer than what is known is passed over.
+
+        Args:
+            stream: Whose it is.
+            read_meta: Asked for the stream's meta when this is its first report.
+            report: The report.
+            now: Seconds since the epoch.
 
         Returns:
             Whether it was news.
@@ -71,6 +72,7 @@ class ReportIndex:
             is_due = known is None or _is_turn(known.report, report)
             is_due = is_due or (known is not None and now - known.written_at >= WRITE_SECONDS)
             written_at = known.written_at if known is not None else 0.0
+            meta = known.meta if known is not None else read_meta()
             entry = _Entry(stream, meta, report, now, written_at, is_written=False)
             self._put(entry)
         if is_due:
@@ -140,19 +142,21 @@ class ReportIndex:
         text, meta = self._store.report(stream), self._store.meta(stream)
         if text is None or meta is None:
             return None
-        try:
-            stored = msgspec.json.decode(text, type=_Stored)
-            report = parse_report(bytes(stored.report).decode())
-        except (msgspec.DecodeError, UnicodeDecodeError, BadReport) as error:
-            # A power cut may have left it so; the sidecar's next one replaces it.
-            _log.warning("report unreadable", extra={"stream": stream.path, "error": str(error)})
+        stored = load_stored(text)
+        if stored is None:
+            _log.warning("report unreadable", extra={"stream": stream.path})
             return None
-        return _Entry(stream, meta, report, stored.received_at, stored.received_at, True)
+        return _Entry(
+            stream,
+            meta,
+            stored.report,
+            stored.received_at,
+            written_at=stored.received_at,
+            is_written=True,
+        )
 
     def _write(self, entry: _Entry, now: float) -> None:
-        text = msgspec.json.encode(
-            _Stored(entry.received_at, msgspec.Raw(dump_report(entry.report).encode()))
-        )
+        text = dump_stored(StoredReport(entry.report, entry.received_at))
         try:
             self._store.write_report(entry.stream, text)
         except (StoreFull, StoreFailed) as error:

@@ -4,7 +4,6 @@ Source: docs/architecture.md, "From sidecar to retrieval".
 """
 
 import re
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,14 +13,9 @@ from typing import Any, Final
 from nightcap.contract import uploads
 from nightcap.contract.reports import BadReport, Report, parse_report
 from nightcap.contract.uploads import BadUploadPath, SegmentName, parse_upload_path
+from nightcap.pcap.formats import NotPcap, parse_header
 
-PCAP_HEADER_BYTES: Final = 24
-_MAGICS: Final = {
-    b"\xd4\xc3\xb2\xa1": "<",
-    b"\x4d\x3c\xb2\xa1": "<",
-    b"\xa1\xb2\xc3\xd4": ">",
-    b"\xa1\xb2\x3c\x4d": ">",
-}
+CAPTURES_PATH: Final = "/v1/captures/"
 _NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
@@ -76,7 +70,9 @@ def parse_upload(method: str, raw_path: str, environ: Mapping[str, Any]) -> Uplo
     try:
         segment = parse_upload_path(raw_path)
     except BadUploadPath as error:
-        raise BadUpload(HTTPStatus.NOT_FOUND, str(error)) from error
+        is_ours = raw_path.startswith(CAPTURES_PATH)
+        status = HTTPStatus.BAD_REQUEST if is_ours else HTTPStatus.NOT_FOUND
+        raise BadUpload(status, str(error)) from error
     match method:
         case Method.HEAD:
             return Upload(Method.HEAD, segment)
@@ -101,16 +97,12 @@ def link_type(first_bytes: bytes) -> int:
     Raises:
         BadUpload: the bytes do not start with such a header.
     """
-    order = _MAGICS.get(first_bytes[:4])
-    if order is None or len(first_bytes) < PCAP_HEADER_BYTES:
+    try:
+        return parse_header(first_bytes).linktype
+    except NotPcap as error:
         raise BadUpload(
-            HTTPStatus.BAD_REQUEST,
-            f"a segment starts with the {PCAP_HEADER_BYTES} bytes of a pcap header; "
-            f"this one starts with {first_bytes[:4].hex() or 'nothing'} "
-            f"and brings {len(first_bytes)} bytes",
-        )
-    (number,) = struct.unpack_from(f"{order}I", first_bytes, 20)
-    return int(number) & 0x0FFFFFFF  # the upper bits tell of a frame check sequence
+            HTTPStatus.BAD_REQUEST, f"a segment starts with a pcap header: {error}"
+        ) from error
 
 
 def _header(environ: Mapping[str, Any], name: str) -> str | None:

@@ -80,13 +80,17 @@ class DirectoryStore(ReadableDirectory):
         self._stopping = False
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="fsync")
         self._thread = threading.Thread(target=self._commit_for_ever, name="commit", daemon=True)
+
+    def start(self) -> None:
+        """Begin to commit; after a fork, in the process that appends."""
         self._thread.start()
 
     def close(self) -> None:
         """Make everything safe and let go of all files."""
         self._stopping = True
         self._wanted.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self._pool.shutdown()
         for segment in (*self._open.values(), *self._retired):
             os.close(segment.descriptor)

@@ -33,6 +33,8 @@ UNUSED = (
     "var/lib/apt/lists/",
     "var/log/",
 )
+# Debootstrap copies these from the machine; they are nobody else's business.
+OF_THE_MACHINE = ("etc/hostname", "etc/resolv.conf")
 
 
 def release() -> str:
@@ -42,7 +44,7 @@ def release() -> str:
 
 def base_key() -> str:
     """The hash of what decides the base image. The mirror's address is not in it."""
-    return digest([release(), *INCLUDED, *UNUSED])
+    return digest([release(), *INCLUDED, *UNUSED, *OF_THE_MACHINE])
 
 
 def base_reference() -> str:
@@ -98,6 +100,8 @@ def _carry_sources(root: Path) -> None:
 
 
 def _remove_unused(root: Path) -> None:
+    for name in OF_THE_MACHINE:
+        (root / name).unlink(missing_ok=True)
     for name in UNUSED:
         for path in (root / name).iterdir() if (root / name).is_dir() else ():
             if path.is_dir() and not path.is_symlink():

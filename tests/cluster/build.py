@@ -34,19 +34,33 @@ def missing_parts() -> list[str]:
     return missing
 
 
-def build_all(printer: Printer) -> None:
-    """Install and build what is missing.
+def build_for_cluster(printer: Printer) -> None:
+    """Install and build what is missing for a boot, and for the images that follow it.
 
     Raises:
         MachineNotReady: before anything is touched.
         CommandFailed: a build failed; the message has its last lines.
     """
-    if not missing_parts():
+    _build(missing_parts, printer)
+
+
+def build_for_images(printer: Printer) -> None:
+    """Install and build only what images need: the tools and their base.
+
+    Raises:
+        MachineNotReady: before anything is touched.
+        CommandFailed: a build failed; the message has its last lines.
+    """
+    _build(lambda: [part for part in missing_parts() if part in (_PACKAGES, _BASE)], printer)
+
+
+def _build(find_missing: Callable[[], list[str]], printer: Printer) -> None:
+    if not find_missing():
         return
     preflight.check_to_build(cache_folder())
     with build_lock():
         # Another build may have made it all while we waited for the lock.
-        missing = missing_parts()
+        missing = find_missing()
         go_missing = [part for part in programs.GO_PARTS if part.name in missing]
         progress = Progress("build", len(missing), printer)
         with ThreadPoolExecutor(max_workers=2) as pool:

@@ -73,10 +73,7 @@ def part_folder(name: str, key: str) -> Path:
 
 
 def cached_part(name: str, key: str, build: Callable[[Path], None]) -> Path:
-    """The folder of a part; `build` is called to fill it only when it is not there.
-
-    Older builds of the same part are removed once a new one is complete: nothing refers to them.
-    """
+    """The folder of a part; `build` is called to fill it only when it is not there."""
     final = part_folder(name, key)
     if final.is_dir():
         return final
@@ -85,7 +82,9 @@ def cached_part(name: str, key: str, build: Callable[[Path], None]) -> Path:
     try:
         build(unfinished)
         unfinished.chmod(0o755)
-        unfinished.rename(final)
+        # Somebody may have built the same meanwhile; one is as good as the other.
+        if not final.is_dir():
+            unfinished.rename(final)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return final

@@ -136,7 +136,7 @@ def up(printer: Printer = to_stderr) -> Cluster:
     if running is not None:
         return running
     preflight.check_to_boot()
-    build.build_all(printer)
+    build.build_for_cluster(printer)
     with _state_lock():
         # Somebody else may have booted it while we waited.
         running = find_running()

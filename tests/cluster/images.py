@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import base_image, cleanup
+from tests.cluster import base_image, build, cleanup
 from tests.cluster.cache import build_lock, digest_of_files, source_files
 from tests.cluster.commands import run
 from tests.cluster.errors import ClusterError, CommandFailed
@@ -26,6 +26,7 @@ from tests.cluster.node_images import REGISTRY
 from tests.cluster.paths import PROJECT, cache_folder
 from tests.cluster.progress import Printer, Progress, to_stderr
 
+BUILD_FILES = ("Dockerfile", ".dockerignore")
 # Archives kept of each image, the newest: going back to an earlier source needs no build.
 KEPT_ARCHIVES = 3
 MOST_STORED_BYTES = 8 * 2**30
@@ -64,7 +65,7 @@ def image_reference(image: ProjectImage, project_root: Path = PROJECT) -> str:
         raise ClusterError(
             f"image {image.name} is built from {', '.join(missing)}, which {project_root} lacks"
         )
-    files = source_files(project_root, ["Dockerfile", ".dockerignore", *image.sources])
+    files = source_files(project_root, [*BUILD_FILES, *image.sources])
     key = digest_of_files(project_root, files, image.name, base_image.base_key())
     return f"{REGISTRY}/nightcap-{image.name}:{key}"
 
@@ -91,14 +92,18 @@ def build_images(
 
     Raises:
         ClusterError: a source is missing.
+        MachineNotReady: before anything was touched.
         CommandFailed: a build failed; the message has its last lines.
     """
     wanted = set(names)
     images = {i: image_reference(i, project_root) for i in PROJECT_IMAGES if i.name in wanted}
-    missing = {i: r for i, r in images.items() if not image_archive(r).exists()}
-    if missing:
-        with build_lock("images"):
-            _build(project_root, missing, printer)
+    if not all(image_archive(reference).exists() for reference in images.values()):
+        build.build_for_images(printer)
+        # A copy, so that what is built is what its name says, also while somebody edits.
+        with build_lock("images"), _snapshot(project_root, images) as copy:
+            images = {image: image_reference(image, copy) for image in images}
+            missing = {i: r for i, r in images.items() if not image_archive(r).exists()}
+            _build(copy, missing, printer)
     for reference in images.values():
         # Recently used, so the next clean-up keeps it.
         image_archive(reference).touch()
@@ -130,7 +135,7 @@ def pip_configuration(listing: str, ca_bundle: str) -> str:
     """
     kept = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
     parser = configparser.RawConfigParser()
-    parser["global"] = {"cert": ca_bundle}
+    parser["global"] = {"cert": ca_bundle} if ca_bundle else {}
     for line in listing.splitlines():
         name, _, value = line.partition("=")
         key = name.rpartition(".")[2].replace("_", "-")
@@ -139,6 +144,19 @@ def pip_configuration(listing: str, ca_bundle: str) -> str:
     text = io.StringIO()
     parser.write(text)
     return text.getvalue()
+
+
+@contextmanager
+def _snapshot(project_root: Path, images: Iterable[ProjectImage]) -> Iterator[Path]:
+    """A copy of all that the images are built from, with its times, so that layers are reused."""
+    names = {*BUILD_FILES, *(source for image in images for source in image.sources)}
+    with tempfile.TemporaryDirectory(prefix="nightcap-images-") as folder:
+        copy = Path(folder)
+        for file in source_files(project_root, names):
+            target = copy / file.relative_to(project_root)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, target)
+        yield copy
 
 
 def _build(project_root: Path, images: Mapping[ProjectImage, str], printer: Printer) -> None:
@@ -209,7 +227,7 @@ def _builder_secrets() -> Iterator[list[str]]:
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     ).stdout
     with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
-        file.write(pip_configuration(listing, str(_CA_BUNDLE)))
+        file.write(pip_configuration(listing, "/run/secrets/ca" if bundle.is_file() else ""))
         file.flush()
         secrets = [f"--secret=id=pip.conf,src={file.name}"]
         if bundle.is_file():
@@ -228,6 +246,10 @@ def _buildah(*words: str) -> str:
     policy = storage / "policy.json"
     policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     (storage / "storage.conf").write_text('[storage]\ndriver = "overlay"\n')
+    # Else it makes a folder for networks below /etc.
+    (storage / "containers.conf").write_text(
+        f'[network]\nnetwork_config_dir = "{storage / "networks"}"\n'
+    )
     (storage / "registries.conf").write_text("unqualified-search-registries = []\n")
     subcommand, *rest = words
     signature_policy = [f"--signature-policy={policy}"] if subcommand in ("bud", "push") else []
@@ -242,7 +264,10 @@ def _buildah(*words: str) -> str:
             *signature_policy,
             *rest,
         ],
-        env={"CONTAINERS_STORAGE_CONF": str(storage / "storage.conf")},
+        env={
+            "CONTAINERS_CONF": str(storage / "containers.conf"),
+            "CONTAINERS_STORAGE_CONF": str(storage / "storage.conf"),
+        },
     )
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
+from tests.cluster.commands import run
+from tests.cluster.errors import CommandFailed
 from tests.cluster.layout import NODES
 from tests.cluster.paths import STATE
 
@@ -26,6 +28,11 @@ KERNEL_PARAMETERS = (
     "vm/overcommit_memory",
     "vm/panic_on_oom",
 )
+# Entries with a fixed name that the kubelet makes below a folder it does not let us choose.
+KUBELET_PLUGINS = Path("/var/lib/kubelet/device-plugins")
+KUBELET_SOCKET = KUBELET_PLUGINS / "kubelet.sock"
+SHARED_FILES = (KUBELET_SOCKET, KUBELET_PLUGINS / "kubelet_internal_checkpoint")
+NAMESPACES = Path("/run/netns")
 # Folders that our programs make when they are missing: the shims' sockets, libcni's cache, the
 # kubelet's links to logs. Deepest first, for removal.
 SHARED_FOLDERS = (
@@ -35,11 +42,11 @@ SHARED_FOLDERS = (
     Path("/run/containerd"),
     Path("/var/lib/cni/results"),
     Path("/var/lib/cni"),
+    KUBELET_PLUGINS,
+    KUBELET_PLUGINS.parent,
     Path("/var/log/containers"),
     Path("/var/log/pods"),
-    Path("/run/netns"),
-    Path("/etc/cni/net.d"),
-    Path("/etc/cni"),
+    NAMESPACES,
 )
 _SYSCTL = Path("/proc/sys")
 
@@ -58,9 +65,9 @@ def save() -> None:
         for name in KERNEL_PARAMETERS
         if (_SYSCTL / name).exists()
     }
-    missing = [str(folder) for folder in SHARED_FOLDERS if not folder.exists()]
+    missing = [str(path) for path in (*SHARED_FILES, *SHARED_FOLDERS) if not path.exists()]
     unfinished = saved_file().with_suffix(".part")
-    unfinished.write_text(json.dumps({"parameters": values, "missing_folders": missing}, indent=2))
+    unfinished.write_text(json.dumps({"parameters": values, "missing": missing}, indent=2))
     unfinished.rename(saved_file())
 
 
@@ -69,19 +76,27 @@ def restore() -> None:
     _remove_shim_sockets()
     _remove_cni_results()
     _remove_log_links()
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        saved = json.loads(saved_file().read_text())
-        for name, value in saved["parameters"].items():
-            if (_SYSCTL / name).read_text().strip() != value:
-                (_SYSCTL / name).write_text(value)
-        _remove_empty(Path(folder) for folder in saved["missing_folders"])
+    if not saved_file().exists():
+        return
+    saved = json.loads(saved_file().read_text())
+    for name, value in saved.get("parameters", {}).items():
+        if (_SYSCTL / name).read_text().strip() != value:
+            (_SYSCTL / name).write_text(value)
+    _remove_made([Path(path) for path in saved.get("missing", [])])
 
 
-def _remove_empty(folders: Iterable[Path]) -> None:
-    for folder in folders:
+def _remove_made(paths: Sequence[Path]) -> None:
+    """Remove what was not there before: our files, and folders unless others use them by now."""
+    if NAMESPACES in paths and NAMESPACES.is_dir() and not any(NAMESPACES.iterdir()):
+        # iproute2 mounts the folder onto itself with the first namespace.
+        with contextlib.suppress(CommandFailed):
+            run(["umount", NAMESPACES])
+    for path in paths:
         with contextlib.suppress(OSError):
-            # A tmpfs or a lock of somebody else keeps its folder: rmdir takes only empty ones.
-            folder.rmdir()
+            if path in SHARED_FILES:
+                path.unlink()
+            else:
+                path.rmdir()
 
 
 def _remove_shim_sockets() -> None:
@@ -94,9 +109,12 @@ def _remove_shim_sockets() -> None:
 
 
 def _remove_cni_results() -> None:
-    for node in NODES:
-        for file in Path("/var/lib/cni/results").glob(f"{node.cni_network}-*"):
-            file.unlink(missing_ok=True)
+    """Libcni notes each pod's network here; ours lie in a network namespace below our folder."""
+    folder = Path("/var/lib/cni/results")
+    for file in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if str(STATE).encode() in file.read_bytes():
+                file.unlink()
 
 
 def _remove_log_links() -> None:

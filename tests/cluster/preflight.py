@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import socket
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from tests.cluster import packages, programs, toolchain
+from tests.cluster import machine, packages, programs, toolchain
 from tests.cluster.apt_sources import base_source, codename, machine_sources
 from tests.cluster.commands import run
 from tests.cluster.errors import CommandFailed, MachineNotReady
 from tests.cluster.layout import HOST_LINK, NODE_NETWORK, POD_NETWORK, SERVICE_NETWORK
+from tests.cluster.paths import STATE
 
 # Feature of the kernel and a path that proves it.
 KERNEL_FEATURES: Mapping[str, str] = {
@@ -47,6 +49,7 @@ def check_to_boot() -> None:
             *architecture_faults(platform.system(), platform.machine()),
             *kernel_faults(),
             *network_faults(Path("/proc/net/route").read_text()),
+            *kubelet_faults(machine.KUBELET_SOCKET),
             *disk_faults(shutil.disk_usage("/var/lib").free, FREE_BYTES_TO_BOOT, "/var/lib"),
         ]
     )
@@ -61,6 +64,7 @@ def check_to_build(cache: Path) -> None:
     existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
     _refuse(
         [
+            *root_faults(os.geteuid()),
             *package_faults(packages.missing_packages(), can_install=packages.can_install()),
             *apt_faults(),
             *download_faults(),
@@ -76,11 +80,13 @@ def root_faults(user_id: int) -> list[str]:
     return [f"user id is {user_id}; namespaces, mounts and cgroups need root: run it with sudo"]
 
 
-def architecture_faults(system: str, machine: str) -> list[str]:
+def architecture_faults(system: str, processor: str) -> list[str]:
     """The cluster runs on Linux; the images' archives say amd64."""
-    if system == "Linux" and machine == "x86_64":
+    if system == "Linux" and processor == "x86_64":
         return []
-    return [f"machine is {system} on {machine}; the cluster needs Linux on x86_64: {_OWN_CLUSTER}"]
+    return [
+        f"machine is {system} on {processor}; the cluster needs Linux on x86_64: {_OWN_CLUSTER}"
+    ]
 
 
 def package_faults(missing: Iterable[str], *, can_install: bool) -> list[str]:
@@ -127,6 +133,22 @@ def routes(route_table: str) -> list[tuple[str, IPv4Network]]:
             mask = IPv4Address(int.from_bytes(bytes.fromhex(fields[7]), "little"))
             found.append((fields[0], IPv4Network(f"{address}/{mask}", strict=False)))
     return found
+
+
+def kubelet_faults(kubelet_socket: Path) -> list[str]:
+    """A kubelet of the machine's own listens at a place that every kubelet clears at its start."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(kubelet_socket))
+        except OSError:
+            return []
+    if STATE.is_dir() and any(STATE.iterdir()):
+        # What a killed cluster of ours left; the boot removes it first.
+        return []
+    return [
+        f"this machine is a Kubernetes node itself ({kubelet_socket} answers), and two kubelets "
+        f"cannot share that place: {_OWN_CLUSTER}"
+    ]
 
 
 def disk_faults(free_bytes: int, needed_bytes: int, folder: str) -> list[str]:

@@ -1,0 +1,236 @@
+"""Starts the controller: `python -m controller`."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from certs.bundle import CA_BUNDLE
+from certs.loop import CertificateLoop
+from certs.publish import CertificateSettings
+from controller.apply import Applier
+from controller.health import HealthServer
+from controller.loop import Loop
+from controller.metrics import Metrics
+from controller.polling import (
+    COLLECTOR_SERVICE,
+    EndpointSlice,
+    ReportPoller,
+    Trust,
+    addresses_of,
+)
+from controller.reports import ReportBook
+from controller.settings import BadSettings, Settings
+from controller.view import Memory, decode_capture
+from controller.world import World
+from nightcap.contract.objects import Namespace, ObjectMeta, Pod, Service
+from nightcap.kube import paths
+from nightcap.kube.client import KubeClient
+from nightcap.kube.errors import ClusterUnavailable
+from nightcap.kube.events import EventRecorder
+from nightcap.kube.logs import setup_logging
+from nightcap.kube.reflector import Reflector
+
+log = logging.getLogger(__name__)
+
+_CA_CONFIG_MAP: Final = "nightcap-ca"
+_SAY_WAITING_SECONDS: Final = 10.0
+
+
+class _ConfigMap(msgspec.Struct, frozen=True):
+    metadata: ObjectMeta = ObjectMeta()
+    data: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watches:
+    """Everything that is watched."""
+
+    captures: Reflector[Any]
+    pods: Reflector[Pod]
+    namespaces: Reflector[Namespace]
+    services: Reflector[Service]
+    slices: Reflector[EndpointSlice]
+    roots: Reflector[_ConfigMap]
+
+    @property
+    def needed(self) -> tuple[Reflector[Any], ...]:
+        """Those that must have synced before anything is decided."""
+        return self.captures, self.pods, self.namespaces, self.services
+
+    @property
+    def all(self) -> tuple[Reflector[Any], ...]:
+        return (*self.needed, self.slices, self.roots)
+
+
+def make_watches(client: KubeClient, settings: Settings, world: World) -> Watches:
+    """Prepare the watches; each tells the world."""
+    ours = settings.namespace
+    return Watches(
+        captures=Reflector(
+            client,
+            paths.packetcaptures(),
+            decode_capture,
+            name="packetcaptures",
+            on_change=world.on_capture,
+        ),
+        pods=Reflector(client, paths.pods(), _decoder(Pod), name="pods", on_change=world.on_pod),
+        namespaces=Reflector(
+            client,
+            paths.namespaces(),
+            _decoder(Namespace),
+            name="namespaces",
+            on_change=world.on_namespace,
+        ),
+        services=Reflector(
+            client,
+            paths.services(ours),
+            _decoder(Service),
+            name="services",
+            field_selector=f"metadata.name={COLLECTOR_SERVICE}",
+            on_change=world.on_service,
+        ),
+        slices=Reflector(
+            client,
+            paths.endpoint_slices(ours),
+            _decoder(EndpointSlice),
+            name="endpointslices",
+            label_selector=f"kubernetes.io/service-name={COLLECTOR_SERVICE}",
+        ),
+        roots=Reflector(
+            client,
+            paths.config_maps(ours),
+            _decoder(_ConfigMap),
+            name="roots",
+            field_selector=f"metadata.name={_CA_CONFIG_MAP}",
+        ),
+    )
+
+
+def _decoder(kind: type[Any]) -> Callable[[msgspec.Raw], Any]:
+    return msgspec.json.Decoder(kind).decode
+
+
+class Controller:
+    """All parts of the controller, wired."""
+
+    def __init__(self, client: KubeClient, settings: Settings) -> None:
+        self.metrics = Metrics()
+        memory = Memory()
+        book = ReportBook()
+        # The world tells the loop and the loop looks at the world: one of them comes first.
+        self.loop = Loop(
+            lambda namespace: self.world.view(namespace),
+            lambda action: self.applier.submit(action),
+            self.metrics,
+            tidy=self._tidy,
+        )
+        self.world = World(book, memory, self.loop.mark)
+        self.applier = Applier(
+            client,
+            EventRecorder(client, "controller"),
+            memory,
+            self.metrics,
+            self.loop.mark_later,
+        )
+        self.watches = make_watches(client, settings, self.world)
+        self.poller = ReportPoller(
+            book=book,
+            trust=Trust(
+                ca_pem=self._roots,
+                server_name=f"{COLLECTOR_SERVICE}.{settings.namespace}.svc",
+                token_file=settings.token_file,
+            ),
+            endpoints=lambda: addresses_of(self.watches.slices.items()),
+            on_reports=self.world.on_reports,
+            on_retrieval=self.world.on_retrieval,
+            on_failure=self.metrics.report_polls_failed.inc,
+        )
+        self.certificates = CertificateLoop(
+            client, CertificateSettings.standard(settings.namespace)
+        )
+        self.metrics.watch(self.watches.all, self.world.captures)
+        self.health = HealthServer(
+            settings.metrics_port,
+            self.metrics.registry,
+            troubles=self.troubles,
+            is_alive=lambda: self.loop.is_alive,
+        )
+
+    def run(self, stopping: threading.Event) -> None:
+        """Work until told to stop."""
+        self.health.start()
+        # First: without certificates neither webhook nor retrieval can start.
+        self.certificates.start()
+        for reflector in self.watches.all:
+            reflector.start()
+        if self._wait_synced(stopping):
+            self.loop.start()
+            self.poller.start()
+            log.info("controller runs")
+            stopping.wait()
+        self.stop()
+
+    def stop(self) -> None:
+        """End every part; what was begun is finished."""
+        for reflector in self.watches.all:
+            reflector.stop()
+        self.poller.stop()
+        self.loop.stop()
+        self.applier.stop()
+        self.certificates.stop()
+        self.health.stop()
+        log.info("controller stopped")
+
+    def troubles(self) -> tuple[str, ...]:
+        """What keeps it from being ready."""
+        return tuple(
+            f"the watch of {reflector.name} has not synced"
+            for reflector in self.watches.needed
+            if not reflector.synced
+        )
+
+    def _wait_synced(self, stopping: threading.Event) -> bool:
+        said_at = time.monotonic()
+        while self.troubles():
+            if stopping.wait(0.02):
+                return False
+            if time.monotonic() - said_at > _SAY_WAITING_SECONDS:
+                said_at = time.monotonic()
+                log.info("waiting for watches", extra={"troubles": list(self.troubles())})
+        return not stopping.is_set()
+
+    def _tidy(self) -> None:
+        self.world.book.tidy(self.world.capture_uids())
+
+    def _roots(self) -> str:
+        return "".join(
+            (config_map.data or {}).get(CA_BUNDLE, "") for config_map in self.watches.roots.items()
+        )
+
+
+def main() -> int:
+    """Run until SIGTERM or SIGINT."""
+    setup_logging("controller")
+    try:
+        settings = Settings.from_environ(os.environ)
+        client = KubeClient.from_environment()
+    except (BadSettings, ClusterUnavailable) as error:
+        log.error("cannot start", extra={"error": str(error)})  # noqa: TRY400 - no traceback
+        return 2
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    Controller(client, settings).run(stopping)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,354 @@
+"""Performs actions through the API server, several at once, and never waits for one.
+
+A conflict or an object that is gone is no error: the watch brings the truth and the next
+round decides anew. Anything else that fails is logged, counted and tried again.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from controller.actions import (
+    Action,
+    CreateCapture,
+    DeleteCapture,
+    PatchOrders,
+    RecordEvent,
+    Ref,
+    UpdateCapture,
+    UpdateStatus,
+)
+from controller.metrics import Metrics
+from controller.view import Memory, Refusal
+from nightcap.contract import keys
+from nightcap.kube import paths
+from nightcap.kube.client import MERGE_PATCH, KubeClient
+from nightcap.kube.errors import (
+    AlreadyExists,
+    ApiError,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+)
+from nightcap.kube.events import EventRecorder, ObjectRef
+
+log = logging.getLogger(__name__)
+
+WORKERS: Final = 8
+REFUSAL_SECONDS: Final = 300.0
+"""How long until an annotation capture that was refused is tried again unchanged."""
+REPEAT_SECONDS: Final = 5.0
+"""How long a write that succeeded is trusted to come back by the watch."""
+_FIRST_RETRY_SECONDS: Final = 0.5
+_MAX_RETRY_SECONDS: Final = 30.0
+_MAX_REMEMBERED: Final = 20_000
+
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A write that succeeded: the copy that was decided on, what was written, and when."""
+
+    resource_version: str
+    wrote: str
+    at: float
+
+
+class Applier:
+    """Performs actions.
+
+    Args:
+        client: The API server.
+        recorder: Events.
+        memory: Where refusals and the pace of writes are remembered.
+        metrics: Counters.
+        on_done: Called with a namespace that has to be looked at again, and in how many
+            seconds.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        client: KubeClient,
+        recorder: EventRecorder,
+        memory: Memory,
+        metrics: Metrics,
+        on_done: Callable[[str, float], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._recorder = recorder
+        self._memory = memory
+        self._metrics = metrics
+        self._on_done = on_done
+        self._clock = clock
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="apply")
+        self._lock = threading.Lock()
+        self._in_flight: dict[Key, bool] = {}
+        self._done: dict[Key, _Done] = {}
+        self._failures = 0
+
+    def submit(self, action: Action) -> float | None:
+        """Begin an action.
+
+        Returns:
+            None; or when to decide anew, for a write that was just done and has not come
+            back by the watch yet.
+        """
+        if isinstance(action, RecordEvent):
+            self._record(action)
+            return None
+        key, wrote = _key(action), _written(action)
+        with self._lock:
+            if key in self._in_flight:
+                self._in_flight[key] = True  # decided on what is being changed: look again after
+                return None
+            done = self._done.get(key)
+            now = self._clock()
+            if (
+                done is not None
+                and (done.resource_version, done.wrote) == (_version(action), wrote)
+                and abs(now - done.at) < REPEAT_SECONDS
+            ):
+                return done.at + REPEAT_SECONDS
+            self._in_flight[key] = False
+        self._pool.submit(self._run, action, key, wrote)
+        return None
+
+    def stop(self) -> None:
+        """Finish what has begun."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _run(self, action: Action, key: Key, wrote: str) -> None:
+        retry_in: float | None = None
+        succeeded = False
+        try:
+            self._perform(action)
+            succeeded = True
+            self._failures = 0
+        except (NotFound, Conflict) as error:
+            # A create that finds no namespace or no CRD would otherwise not be tried again.
+            retry_in = 5.0 if isinstance(action, CreateCapture) else 1.0
+            log.info("decided on an old copy", extra={**_facts(action), "said": str(error)})
+        except (Forbidden, Invalid, BadRequest) as error:
+            retry_in = self._refused(action, error)
+        except ApiError as error:
+            retry_in = self._failed(action, error)
+        except Exception as error:
+            log.exception("action failed", extra=_facts(action))
+            retry_in = self._failed(action, error)
+        with self._lock:
+            asked_again = self._in_flight.pop(key, False)
+            if succeeded:
+                self._remember(key, _Done(_version(action), wrote, self._clock()))
+            else:
+                self._done.pop(key, None)
+        if retry_in is not None:
+            self._on_done(_namespace(action), retry_in)
+        elif asked_again:
+            self._on_done(_namespace(action), 0.0)
+
+    def _remember(self, key: Key, done: _Done) -> None:
+        if len(self._done) >= _MAX_REMEMBERED:
+            now = self._clock()
+            self._done = {
+                key: old for key, old in self._done.items() if abs(now - old.at) < REPEAT_SECONDS
+            }
+        self._done[key] = done
+
+    def _refused(self, action: Action, error: ApiError) -> float:
+        """A refusal of an annotation's capture is its author's to mend; others are ours."""
+        if not isinstance(action, CreateCapture | UpdateCapture) or not action.subjects:
+            return self._failed(action, error)
+        namespace, name = _namespace(action), _name(action)
+        self._memory.refusals[namespace, name] = Refusal(
+            action.fingerprint, error.message, self._clock() + REFUSAL_SECONDS
+        )
+        log.info("annotation capture refused", extra={**_facts(action), "said": error.message})
+        return 0.0
+
+    def _failed(self, action: Action, error: Exception) -> float:
+        self._metrics.actions_failed.labels(type(action).__name__).inc()
+        log.warning("action failed", extra={**_facts(action), "error": str(error)})
+        self._failures = min(self._failures + 1, 10)
+        return min(_FIRST_RETRY_SECONDS * 2.0**self._failures, _MAX_RETRY_SECONDS)
+
+    def _perform(self, action: Action) -> None:
+        match action:
+            case PatchOrders():
+                self._patch_orders(action)
+            case UpdateStatus():
+                self._update_status(action)
+            case CreateCapture():
+                self._create(action)
+            case UpdateCapture():
+                self._update(action)
+            case DeleteCapture():
+                self._delete(action)
+
+    def _patch_orders(self, action: PatchOrders) -> None:
+        pod = action.pod
+        began_at = time.monotonic()
+        self._merge(
+            paths.pod_status(pod.namespace, pod.name),
+            pod.uid,
+            {"metadata": {"annotations": {keys.ORDERS: action.value}}},
+        )
+        self._metrics.orders_seconds.observe(time.monotonic() - began_at)
+        self._metrics.orders_written.inc()
+        now = self._clock()
+        for capture_uid in action.ids:
+            self._memory.ordered_at.setdefault((capture_uid, pod.uid), now)
+        log.info("orders written", extra={**_facts(action), "captures": len(action.ids)})
+
+    def _update_status(self, action: UpdateStatus) -> None:
+        # Before the write: one that fails is paced as well.
+        self._memory.status_written_at[action.capture.uid] = self._clock()
+        gone: dict[str, Any] = dict.fromkeys((action.old or {}).keys() - action.status.keys())
+        self._merge(
+            paths.packetcapture_status(action.capture.namespace, action.capture.name),
+            action.capture.uid,
+            {"status": {**action.status, **gone}},
+        )
+
+    def _create(self, action: CreateCapture) -> None:
+        try:
+            self._client.request(
+                "POST",
+                paths.packetcaptures(action.namespace),
+                body={
+                    "apiVersion": f"{keys.GROUP}/{keys.VERSION}",
+                    "kind": keys.KIND,
+                    "metadata": {"name": action.name, "labels": {keys.SOURCE: action.source}},
+                    "spec": action.spec,
+                },
+            )
+        except AlreadyExists:
+            return  # made a moment ago; the watch will bring it
+        self._memory.refusals.pop((action.namespace, action.name), None)
+        log.info("annotation capture created", extra=_facts(action))
+
+    def _update(self, action: UpdateCapture) -> None:
+        ref = action.capture
+        self._merge(paths.packetcapture(ref.namespace, ref.name), ref.uid, {"spec": action.spec})
+        self._memory.refusals.pop((ref.namespace, ref.name), None)
+        log.info(
+            "annotation capture changed", extra={**_facts(action), "fields": sorted(action.spec)}
+        )
+
+    def _delete(self, action: DeleteCapture) -> None:
+        ref = action.capture
+        self._client.request(
+            "DELETE",
+            paths.packetcapture(ref.namespace, ref.name),
+            body={
+                "kind": "DeleteOptions",
+                "apiVersion": "v1",
+                # Somebody may have changed its end meanwhile.
+                "preconditions": {"uid": ref.uid, "resourceVersion": ref.resource_version},
+            },
+        )
+        log.info("expired capture deleted", extra=_facts(action))
+
+    def _merge(self, path: str, uid: str, change: dict[str, Any]) -> None:
+        """Merge-patch an object, on condition that it is still the one of this uid."""
+        metadata = {**change.get("metadata", {}), "uid": uid}
+        self._client.request(
+            "PATCH", path, body={**change, "metadata": metadata}, content_type=MERGE_PATCH
+        )
+
+    def _record(self, action: RecordEvent) -> None:
+        if len(self._memory.told) >= _MAX_REMEMBERED:
+            self._memory.told.clear()
+        self._memory.told.add((action.regarding.uid, action.reason, action.message))
+        kind: Literal["Normal", "Warning"] = "Normal" if action.type == "Normal" else "Warning"
+        self._recorder.record(
+            _object_ref(action.regarding),
+            type=kind,
+            reason=action.reason,
+            message=action.message,
+            action=action.action,
+        )
+
+
+def _object_ref(ref: Ref) -> ObjectRef:
+    return ObjectRef(
+        api_version=ref.api_version,
+        kind=ref.kind,
+        name=ref.name,
+        namespace=ref.namespace or ref.name,
+        uid=ref.uid,
+        resource_version=ref.resource_version,
+    )
+
+
+def _key(action: Action) -> Key:
+    match action:
+        case PatchOrders():
+            return "orders", action.pod.uid
+        case UpdateStatus():
+            return "status", action.capture.uid
+        case _:
+            return "capture", _namespace(action), _name(action)
+
+
+def _written(action: Action) -> str:
+    """What an action writes, as text that is the same for the same."""
+    match action:
+        case PatchOrders(value=value):
+            return repr(value)
+        case UpdateStatus(status=status):
+            return repr(status)
+        case CreateCapture(fingerprint=fingerprint) | UpdateCapture(fingerprint=fingerprint):
+            return f"{type(action).__name__} {fingerprint}"
+        case _:
+            return type(action).__name__
+
+
+def _version(action: Action) -> str:
+    match action:
+        case PatchOrders(pod=ref) | UpdateStatus(capture=ref):
+            return ref.resource_version
+        case UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
+            return ref.resource_version
+        case _:
+            return ""
+
+
+def _namespace(action: Action) -> str:
+    match action:
+        case PatchOrders(pod=ref):
+            return ref.namespace
+        case UpdateStatus(capture=ref) | UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
+            return ref.namespace
+        case CreateCapture(namespace=namespace):
+            return namespace
+        case RecordEvent(regarding=ref):
+            return ref.namespace or ref.name
+
+
+def _name(action: Action) -> str:
+    match action:
+        case PatchOrders(pod=ref):
+            return ref.name
+        case UpdateStatus(capture=ref) | UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
+            return ref.name
+        case CreateCapture(name=name):
+            return name
+        case RecordEvent(regarding=ref):
+            return ref.name
+
+
+def _facts(action: Action) -> dict[str, str]:
+    return {
+        "action": type(action).__name__,
+        "namespace": _namespace(action),
+        "object": _name(action),
+    }

@@ -1,0 +1,75 @@
+"""The collector, put together."""
+
+import threading
+
+from certs.serving import ServingCertificates, serve
+from nightcap.contract.captures import parse_capture
+from nightcap.contract.keys import TOKEN_AUDIENCE
+from nightcap.kube import paths
+from nightcap.kube.client import KubeClient
+from nightcap.kube.metrics import start_metrics
+from nightcap.kube.reflector import Reflector
+from nightcap.kube.reviews import AccessReviewer, TokenReviewer
+from retrieval.collector.admission import Admission, live_pod
+from retrieval.collector.app import REPORTS_PATH, CollectorApp, Parties
+from retrieval.collector.captures import Captures, live_list
+from retrieval.collector.janitor import Janitor
+from retrieval.collector.reports import ReportIndex
+from retrieval.collector.tokens import SidecarTokens
+from retrieval.settings import THREADS, Settings
+from retrieval.store.writing import DirectoryStore
+
+TLS_SECRET = "nightcap-retrieval-tls"  # noqa: S105 - the name of a Secret
+SYNC_SECONDS = 30.0
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM."""
+    client = KubeClient.from_environment()
+    certificates = ServingCertificates(
+        client, settings.namespace, TLS_SECRET, settings.tls_dir / "collector"
+    )
+    watch = Reflector(client, paths.packetcaptures(), parse_capture, name="packetcaptures")
+    store = DirectoryStore(settings.store)
+    captures = Captures(watch, live_list(client))
+    reports = ReportIndex(store)
+    janitor = Janitor(store, captures, reports, settings.store)
+    # Nothing of a sidecar's token is remembered there: `SidecarTokens` does, in its own way.
+    pods = TokenReviewer(client, ttl_seconds=0)
+    people = TokenReviewer(client)
+    rights = AccessReviewer(client)
+    draining = threading.Event()
+    app = CollectorApp(
+        store,
+        SidecarTokens(lambda token: pods.review(token, (TOKEN_AUDIENCE,))),
+        Admission(captures, live_pod(client), store),
+        reports,
+        Parties(
+            person=people.review,
+            may_read_reports=lambda who: rights.allows_path(who, verb="get", path=REPORTS_PATH),
+            is_ready=lambda: certificates.ready and watch.synced and not draining.is_set(),
+        ),
+    )
+
+    def begin() -> None:
+        start_metrics(settings.metrics_port)
+        store.start()
+        reports.load()
+        watch.start()
+        watch.wait_synced(SYNC_SECONDS)
+        janitor.start()
+
+    def end() -> None:
+        janitor.stop()
+        watch.stop()
+        store.close()
+
+    serve(
+        app,
+        port=settings.port,
+        certificates=certificates,
+        threads=THREADS,
+        on_start=begin,
+        on_stop=end,
+        draining=draining,
+    )

@@ -1,0 +1,78 @@
+"""People and their rights, as the API server knows them; answers are kept for seconds."""
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Final
+
+from nightcap.contract.captures import PacketCapture, parse_capture
+from nightcap.kube import paths
+from nightcap.kube.client import KubeClient
+from nightcap.kube.errors import NotFound
+from nightcap.kube.reviews import AccessReviewer, Identity, TokenReviewer
+from retrieval.access import CaptureRef, Question
+
+CACHE_SECONDS: Final = 10.0
+_MAX_CACHED: Final = 4096
+
+_Key = tuple[str, str, tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...], Question]
+
+
+class People:
+    """Asks the API server who somebody is, what they may, and which object a name means."""
+
+    def __init__(self, client: KubeClient, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._clock = clock
+        self._tokens = TokenReviewer(client, ttl_seconds=CACHE_SECONDS)
+        self._rights = AccessReviewer(client)
+        self._lock = threading.Lock()
+        self._known: OrderedDict[_Key, tuple[float, bool]] = OrderedDict()
+
+    def identify(self, token: str) -> Identity | None:
+        """Whose token it is, of the API server's own audience: a sidecar's is nobody's.
+
+        Raises:
+            ApiError: the API server cannot be asked.
+        """
+        return self._tokens.review(token)
+
+    def may(self, identity: Identity, asked: Question) -> bool:
+        """Whether the API server says yes.
+
+        Raises:
+            ApiError: the API server cannot be asked.
+        """
+        key = (
+            identity.username,
+            identity.uid,
+            identity.groups,
+            tuple(sorted(identity.extra.items())),
+            asked,
+        )
+        with self._lock:
+            good_until, answer = self._known.get(key, (0.0, False))
+        if self._clock() < good_until:
+            return answer
+        answer = self._rights.allows(identity, **asdict(asked))
+        with self._lock:
+            self._known[key] = (self._clock() + CACHE_SECONDS, answer)
+            self._known.move_to_end(key)
+            while len(self._known) > _MAX_CACHED:
+                self._known.popitem(last=False)
+        return answer
+
+    def find(self, capture: CaptureRef) -> PacketCapture | None:
+        """The live object of a name.
+
+        Raises:
+            ApiError: the API server cannot be asked.
+            BadCapture: the object is there and cannot be read.
+        """
+        path = paths.packetcapture(capture.namespace, capture.name)
+        try:
+            return parse_capture(self._client.request("GET", path, timeout=(5, 10)))
+        except NotFound:
+            return None

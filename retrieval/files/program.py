@@ -1,0 +1,42 @@
+"""The files program, put together."""
+
+import threading
+
+from certs.serving import ServingCertificates, serve
+from nightcap.kube.client import KubeClient
+from nightcap.kube.metrics import start_metrics
+from retrieval.audit import Auditor, setup_audit
+from retrieval.files.app import create_app
+from retrieval.files.people import People
+from retrieval.settings import THREADS, Settings
+from retrieval.store.directory import ReadableDirectory
+
+TLS_SECRET = "nightcap-retrieval-tls"  # noqa: S105 - the name of a Secret
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM."""
+    client = KubeClient.from_environment()
+    certificates = ServingCertificates(
+        client, settings.namespace, TLS_SECRET, settings.tls_dir / "files"
+    )
+    draining = threading.Event()
+    setup_audit()
+    app = create_app(
+        ReadableDirectory(settings.store),
+        People(client),
+        Auditor(),
+        lambda: certificates.ready and not draining.is_set(),
+    )
+
+    def begin() -> None:
+        start_metrics(settings.metrics_port)
+
+    serve(
+        app,
+        port=settings.port,
+        certificates=certificates,
+        threads=THREADS,
+        on_start=begin,
+        draining=draining,
+    )

@@ -1,0 +1,59 @@
+"""Segments, captures and reports that show only what matters."""
+
+import json
+import random
+import struct
+from typing import Any
+
+from nightcap.contract.segments import SegmentKey, StreamKey
+
+CAPTURE = "ca9a0000-0000-4000-8000-000000000001"
+POD = "90d00000-0000-4000-8000-000000000001"
+STREAM = StreamKey("storefront", CAPTURE, POD)
+HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)
+
+
+def a_key(seq: int = 1, interface: str = "eth0", stream: StreamKey = STREAM) -> SegmentKey:
+    return SegmentKey(stream, interface, seq)
+
+
+def a_record(at_us: int, payload: bytes = b"x" * 60) -> bytes:
+    return struct.pack("<IIII", *divmod(at_us, 10**6), len(payload), len(payload)) + payload
+
+
+def a_pcap(packets: int = 3, *, first_us: int = 1_700_000_000_000_000, seed: int = 0) -> bytes:
+    source = random.Random(seed)
+    records = (
+        a_record(first_us + number * 1000, source.randbytes(source.randint(1, 200)))
+        for number in range(packets)
+    )
+    return HEADER + b"".join(records)
+
+
+def a_capture(name: str = "dns", uid: str = CAPTURE, **spec: Any) -> dict[str, Any]:
+    phase = spec.pop("phase", "Capturing")
+    return {
+        "apiVersion": "nightcap.dev/v1alpha1",
+        "metadata": {
+            "name": name,
+            "namespace": spec.pop("namespace", "storefront"),
+            "uid": uid,
+            "resourceVersion": "1",
+            "creationTimestamp": "2026-11-22T02:00:00Z",
+        },
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, **spec},
+        "status": {"phase": phase},
+    }
+
+
+def a_pod(name: str = "web-0", uid: str = POD, app: str = "web") -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": name, "namespace": "storefront", "uid": uid, "labels": {"app": app},
+        },
+        "spec": {"nodeName": "node-a"},
+    }  # fmt: skip
+
+
+def a_report(seq: int = 1, state: str = "capturing", **fields: Any) -> str:
+    return json.dumps({"v": 1, "seq": seq, "at": 1.5, "state": state, **fields})

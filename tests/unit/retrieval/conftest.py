@@ -1,0 +1,22 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from retrieval.store.writing import DirectoryStore
+from tests.unit.retrieval.fake_api import FakeApi
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[DirectoryStore]:
+    opened = DirectoryStore(tmp_path / "store", commit_seconds=0.002)
+    opened.start()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    fake = FakeApi()
+    yield fake
+    fake.close()

@@ -1,0 +1,104 @@
+"""What is said in two places is said alike: manifests, contract, policy, docs."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nightcap import __version__
+from nightcap.contract import keys, paths, uploads
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "manifests" / "base"
+
+
+def _objects() -> list[dict[str, object]]:
+    names = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
+    return [
+        document for name in names for document in yaml.safe_load_all((BASE / name).read_text())
+    ]
+
+
+def _object(kind: str, name: str) -> dict:
+    return next(o for o in _objects() if o["kind"] == kind and o["metadata"]["name"] == name)
+
+
+def test_every_decision_module_has_a_test_of_its_own() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    decisions = next(c for c in contracts["contracts"] if c["name"].startswith("Decision"))
+    for module in decisions["source_modules"]:
+        if module == "nightcap.contract":
+            continue
+        package, _, name = module.partition(".")
+        assert (ROOT / package / f"{name}.py").exists(), module
+        assert (ROOT / "tests" / "unit" / package / f"test_{name}.py").exists(), module
+
+
+def test_crd_is_named_as_the_contract_says() -> None:
+    crd = _object("CustomResourceDefinition", f"{keys.PLURAL}.{keys.GROUP}")
+    assert crd["spec"]["names"]["kind"] == keys.KIND
+    assert [v["name"] for v in crd["spec"]["versions"]] == [keys.VERSION]
+
+
+def test_collector_has_one_number_for_service_and_container() -> None:
+    service = _object("Service", "nightcap-collector")
+    (port,) = service["spec"]["ports"]
+    assert port["port"] == port["targetPort"] == uploads.COLLECTOR_PORT
+
+
+def test_policy_guards_the_keys_that_the_programs_write() -> None:
+    text = (BASE / "orders-policy.yaml").read_text()
+    for key in (keys.ORDERS, keys.INJECTED, keys.INJECT):
+        assert f"'{key}'" in text
+    account = "system:serviceaccount:nightcap-system:nightcap-controller"
+    assert f"!= '{account}'" in text
+
+
+def test_injection_is_opt_in_and_never_in_the_way() -> None:
+    configuration = _object("MutatingWebhookConfiguration", "nightcap")
+    for webhook in configuration["webhooks"]:
+        assert webhook["failurePolicy"] == "Ignore"
+        assert webhook["timeoutSeconds"] <= 3
+        selected = {e["key"]: e for e in webhook["namespaceSelector"]["matchExpressions"]}
+        assert selected[keys.INJECT]["values"] == [keys.INJECT_ENABLED]
+        assert "nightcap-system" in selected["kubernetes.io/metadata.name"]["values"]
+
+
+@pytest.mark.parametrize("name", ["nightcap-webhook", "nightcap-controller", "nightcap-retrieval"])
+def test_workloads_meet_the_restricted_level(name: str) -> None:
+    """What the namespace's own label enforces on a cluster, seen before there is one."""
+    spec = _object("Deployment", name)["spec"]["template"]["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in spec["containers"]:
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["image"] == f"nightcap/control:{__version__}"
+
+
+def test_controller_may_not_patch_pods() -> None:
+    rules = _object("ClusterRole", "nightcap-controller")["rules"]
+    verbs = {
+        verb for rule in rules if "pods" in rule.get("resources", []) for verb in rule["verbs"]
+    }
+    assert verbs == {"get", "list", "watch"}
+
+
+def test_dormant_program_looks_where_the_webhook_mounts() -> None:
+    source = (ROOT / "sidecar" / "dormant.c").read_text()
+    for place in (paths.ORDERS_DIR, paths.SPOOL_DIR, paths.OPEN_MARKER):
+        assert f'"{place}"' in source or place in source
+
+
+@pytest.mark.parametrize("page", [*sorted(ROOT.glob("docs/**/*.md")), ROOT / "README.md"], ids=str)
+def test_pages_name_files_that_exist(page: Path) -> None:
+    named = re.findall(
+        r"`((?:nightcap|webhook|controller|retrieval|sidecar|certs|manifests|docs|tests|demo|bench)"
+        r"/[\w./-]+)`",
+        page.read_text(),
+    )
+    for name in named:
+        assert (ROOT / name).exists(), f"{page.name} names {name}"

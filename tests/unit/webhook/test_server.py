@@ -1,0 +1,303 @@
+"""The WSGI application as a server would call it."""
+
+import io
+import json
+import logging
+from base64 import b64decode
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import jsonpatch
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nightcap.contract import keys
+from tests.unit.webhook.builders import (
+    NOW,
+    SIZES,
+    TEMPLATE,
+    KnownCluster,
+    a_capture,
+    a_pod,
+    a_review,
+    resolved,
+)
+from webhook.handlers import AnnotationHandler, CaptureHandler, PodHandler
+from webhook.metrics import Metrics
+from webhook.server import MAX_BODY_BYTES, AdmissionApp, status_app
+from webhook.shape import Level
+
+
+def broken(request):
+    raise KeyError("a fault of ours")
+
+
+def an_app(metrics=None, missing=()):
+    cluster = KnownCluster(running=(resolved(a_capture()),))
+    pods = PodHandler(
+        cluster, lambda: TEMPLATE, SIZES, own_namespace="nightcap-system", clock=lambda: NOW
+    )
+    handlers = {f"/mutate/{level}": pods.at(level) for level in Level}
+    handlers["/validate"] = CaptureHandler(lambda expression: None)
+    handlers["/warn"] = AnnotationHandler(lambda expression: None)
+    handlers["/broken"] = broken
+    return AdmissionApp(handlers, status_app(lambda: missing).wsgi_app, metrics or Metrics())
+
+
+APP = an_app()
+
+
+def call(body=b"", *, path="/mutate/privileged", method="POST", kind="application/json", app=APP):
+    """(status code, headers, body) of one request."""
+    environ = {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": path,
+        "QUERY_STRING": "timeout=3s",
+        "CONTENT_TYPE": kind,
+        "CONTENT_LENGTH": str(len(body)),
+        "wsgi.input": io.BytesIO(body),
+    }
+    setup_testing_defaults(environ)
+    told = []
+
+    def start_response(status, headers, exc_info=None):
+        told.append((int(status.split()[0]), dict(headers)))
+
+    answer = app(environ, start_response)
+    data = b"".join(answer)
+    if hasattr(answer, "close"):
+        answer.close()
+    (status, headers) = told[0]
+    return status, headers, data
+
+
+def test_a_pod_is_patched_over_http():
+    status, headers, body = call(json.dumps(a_review(object=a_pod())).encode())
+    assert status == 200
+    assert headers["Content-Type"] == "application/json"
+    assert int(headers["Content-Length"]) == len(body)
+    answer = json.loads(body)
+    assert answer["response"]["uid"] == a_review()["request"]["uid"]
+    patched = jsonpatch.apply_patch(a_pod(), json.loads(b64decode(answer["response"]["patch"])))
+    assert patched["spec"]["initContainers"][0]["name"] == "nightcap"
+
+
+def test_the_path_says_the_level():
+    body = json.dumps(a_review(object=a_pod())).encode()
+
+    def audit(level):
+        answer = json.loads(call(body, path=f"/mutate/{level}")[2])
+        return answer["response"]["auditAnnotations"]
+
+    assert audit("privileged")["decision"] == "injected"
+    assert audit("baseline")["decision"] == "injected"
+    assert audit("restricted")["reason"] == "namespace-restricted"
+
+
+@pytest.mark.parametrize(
+    ("status", "request_"),
+    [
+        (405, {"method": "GET"}),
+        (415, {"kind": "text/plain", "body": b"{}"}),
+        (415, {"kind": "", "body": b"{}"}),
+        (400, {"body": b""}),
+        (400, {"body": b"{}"}),
+        (400, {"body": b"\xff"}),
+        (413, {"body": b" " * (MAX_BODY_BYTES + 1)}),
+        (404, {"path": "/mutate"}),
+        (404, {"path": "/mutate/none"}),
+        (404, {"path": "/"}),
+    ],
+)
+def test_what_is_no_admission_request_gets_its_status(status, request_):
+    found, headers, body = call(**request_)
+    assert found == status
+    assert int(headers["Content-Length"]) == len(body)
+
+
+def test_a_charset_is_fine():
+    body = json.dumps(a_review(object=a_pod())).encode()
+    assert call(body, kind="Application/JSON; charset=utf-8")[0] == 200
+
+
+def test_a_client_that_goes_away_in_the_middle_is_a_bad_request():
+    class Gone(io.BytesIO):
+        def read(self, size=-1):
+            raise ConnectionResetError("gone")
+
+    environ = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": "/validate",
+        "CONTENT_TYPE": "application/json",
+        "wsgi.input": Gone(),
+    }
+    told = []
+    APP(environ, lambda status, headers: told.append(status))
+    assert told == ["400 Bad Request"]
+
+
+def test_an_error_of_ours_admits_the_pod_and_says_so(caplog):
+    with caplog.at_level(logging.INFO):
+        status, _, body = call(json.dumps(a_review(object=a_pod())).encode(), path="/broken")
+    response = json.loads(body)["response"]
+    assert status == 200
+    assert response["allowed"] is True
+    assert response["warnings"]
+    assert "patch" not in response
+    assert any(record.exc_info for record in caplog.records)
+
+
+def test_the_application_speaks_wsgi_as_it_is_written():
+    body = json.dumps(a_review(object=a_pod())).encode()
+    assert call(body, app=validator(an_app()))[0] == 200
+
+
+def test_one_line_is_logged_for_a_decision_without_the_pod_itself(caplog):
+    pod = a_pod(containers=[{"name": "app", "env": [{"name": "P", "value": "hunter2"}]}])
+    with caplog.at_level(logging.INFO):
+        call(json.dumps(a_review(object=pod)).encode())
+    (record,) = caplog.records
+    assert record.getMessage() == "admission"
+    facts = record.__dict__
+    assert facts["uid"] == a_review()["request"]["uid"]
+    assert facts["namespace"] == "storefront"
+    assert facts["object"] == "logging-5d8f9-*"
+    assert facts["decision"] == "injected"
+    assert 0 < facts["ms"] < 10_000
+    assert "hunter2" not in str(facts)
+
+
+def test_metrics_count_decisions_with_reasons_and_requests_that_are_none():
+    metrics = Metrics()
+    metrics.watch_certificate(lambda: 1234.0)
+    app = an_app(metrics)
+    call(json.dumps(a_review(object=a_pod())).encode(), app=app)
+    call(json.dumps(a_review(object=a_pod(hostNetwork=True))).encode(), app=app)
+    call(b"{}", app=app)
+
+    def value(name, **labels):
+        return metrics.registry.get_sample_value(name, labels)
+
+    path = "/mutate/privileged"
+    counted = "nightcap_admission_requests_total"
+    assert value(counted, handler=path, decision="injected", reason="") == 1
+    assert value(counted, handler=path, decision="skipped", reason="host-network") == 1
+    assert value("nightcap_admission_malformed_total", code="400") == 1
+    assert value("nightcap_admission_seconds_count", handler=path) == 2
+    assert value("nightcap_admission_seconds_bucket", handler=path, le="0.001") is not None
+    assert value("nightcap_certificate_expiry_timestamp_seconds") == 1234
+
+
+def test_health_is_always_fine_and_readiness_says_what_is_missing():
+    waiting = an_app(missing=("namespaces", "a valid certificate"))
+    assert call(path="/healthz", method="GET", app=waiting)[0] == 200
+    status, _, body = call(path="/readyz", method="GET", app=waiting)
+    assert (status, body) == (503, b"waiting for namespaces, a valid certificate\n")
+    assert call(path="/readyz", method="GET")[0] == 200
+
+
+# Mutations
+
+
+def walk(value, path=()):
+    """Every place in a JSON value."""
+    yield path
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, part in items:
+        yield from walk(part, (*path, key))
+
+
+def replaced(value, path, new):
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = replaced(value[path[0]], path[1:], new)
+    return copy
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+    | st.sampled_from(["nightcap", "nightcap-token", "windows", "1e99", "-1", "Always"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["name", "spec", "containers", "x", ""]), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+RICH_POD = a_pod(
+    meta={
+        "annotations": {keys.CAPTURE: "on", keys.ORDERS: "x"},
+        "ownerReferences": [{"kind": "X"}],
+    },
+    initContainers=[
+        {
+            "name": "nightcap",
+            "volumeMounts": [{"name": "nightcap-orders", "mountPath": "/run/nightcap/orders"}],
+            "securityContext": {"capabilities": {"add": ["NET_RAW"]}},
+            "resources": {"limits": {"cpu": "1", "memory": "1Gi"}},
+        }
+    ],
+    volumes=[{"name": "nightcap-orders", "downwardAPI": {"items": []}}],
+    os={"name": "linux"},
+    nodeSelector={"kubernetes.io/os": "linux"},
+    securityContext={"appArmorProfile": {"type": "Localhost"}, "windowsOptions": {}},
+    resources={"requests": {"cpu": "1"}},
+)
+CAPTURE_OBJECT = {
+    "metadata": {"name": "dns", "namespace": "storefront"},
+    "spec": {"filters": [{"protocol": "UDP", "ports": [53]}], "duration": "1h", "rotation": {}},
+}
+SEEDS = [
+    ("/mutate/privileged", a_review(object=RICH_POD)),
+    ("/mutate/baseline", a_review(object=a_pod())),
+    ("/mutate/restricted", a_review(object=RICH_POD)),
+    (
+        "/validate",
+        a_review(
+            "packetcaptures",
+            "UPDATE",
+            group=keys.GROUP,
+            object=CAPTURE_OBJECT,
+            oldObject={**CAPTURE_OBJECT, "spec": {}},
+        ),
+    ),
+    ("/warn", a_review("namespaces", "UPDATE", object={"metadata": RICH_POD["metadata"]})),
+]
+
+
+@st.composite
+def mutated_reviews(draw):
+    path, review = draw(st.sampled_from(SEEDS))
+    for _ in range(draw(st.integers(1, 3))):
+        place = draw(st.sampled_from(list(walk(review))))
+        review = replaced(review, place, draw(JUNK))
+    return path, review
+
+
+@given(mutated_reviews())
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_whatever_comes_is_answered_by_a_review_of_its_uid_or_by_a_4xx(mutated):
+    path, review = mutated
+    status, _, body = call(json.dumps(review).encode(), path=path)
+    if status != 200:
+        assert 400 <= status < 500
+        return
+    answer = json.loads(body)
+    response = answer["response"]
+    assert (answer["apiVersion"], answer["kind"]) == ("admission.k8s.io/v1", "AdmissionReview")
+    assert response["uid"] == review["request"]["uid"]
+    assert response["allowed"] is True or path == "/validate"
+    assert ("patch" in response) == ("patchType" in response)
+    assert "failed" not in response.get("auditAnnotations", {}).values()
+    if "patch" in response:
+        jsonpatch.apply_patch(review["request"]["object"], json.loads(b64decode(response["patch"])))
+
+
+@given(st.binary(max_size=200))
+def test_bytes_that_are_nothing_are_a_4xx(data):
+    assert call(data)[0] == 400
