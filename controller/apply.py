@@ -95,6 +95,12 @@ class Applier:
         self._done: dict[Key, _Done] = {}
         self._failures = 0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether any write is under way."""
+        with self._lock:
+            return bool(self._in_flight)
+
     def submit(self, action: Action) -> float | None:
         """Begin an action.
 
@@ -145,15 +151,16 @@ class Applier:
             log.exception("action failed", extra=_facts(action))
             retry_in = self._failed(action, error)
         with self._lock:
-            asked_again = self._in_flight.pop(key, False)
             if succeeded:
                 self._remember(key, _Done(_version(action), wrote, self._clock()))
             else:
                 self._done.pop(key, None)
-        if retry_in is not None:
-            self._on_done(_namespace(action), retry_in)
-        elif asked_again:
-            self._on_done(_namespace(action), 0.0)
+            asked_again = self._in_flight.pop(key, False)
+            # Under the lock: whoever sees that nothing is under way has been told all.
+            if retry_in is not None:
+                self._on_done(_namespace(action), retry_in)
+            elif asked_again:
+                self._on_done(_namespace(action), 0.0)
 
     def _remember(self, key: Key, done: _Done) -> None:
         if len(self._done) >= _MAX_REMEMBERED:

@@ -56,7 +56,7 @@ class HealthServer:
 
         self._server = _Server(("", port), Handler)
         self._thread = threading.Thread(
-            target=self._server.serve_forever, name="health", daemon=True
+            target=self._server.serve_forever, args=(0.1,), name="health", daemon=True
         )
 
     @property

@@ -86,6 +86,10 @@ class Stream:
     def needs_flush_at(self) -> float:
         return self._flushed_at + FLUSH_SECONDS if self._dirty else NEVER
 
+    @property
+    def rotates_at(self) -> float:
+        return self._opened_at + self.order.rotation.max_seconds if self.packets else NEVER
+
     def pump(self, now: float, budget: Callable[[], tuple[int, int]]) -> None:
         """Write what waits.
 
@@ -247,6 +251,7 @@ class Recorder:
         self._local_port = local_port
         self._share = share
         self._fault = _fault_of(order.filter)
+        self._looked = False
 
     @property
     def spool(self) -> CaptureSpool:
@@ -276,6 +281,11 @@ class Recorder:
             bytes_ += stream.position if stream.packets else 0
         return packets, bytes_
 
+    def is_due(self, now: float) -> bool:
+        """Whether there may be something to open."""
+        problems = self.problems.values()
+        return not self._looked or any(problem.retry_at <= now for problem in problems)
+
     def open_missing(self, states: dict[str, bool], now: float, *, links_changed: bool) -> None:
         """Open what is wanted and not open.
 
@@ -284,6 +294,7 @@ class Recorder:
             now: Monotonic clock.
             links_changed: The interfaces have changed: try them without waiting.
         """
+        self._looked = True
         wanted: Iterable[str] = self.order.interfaces or interfaces.default(states)
         if not self.order.interfaces:
             self.problems = {
@@ -344,6 +355,11 @@ class Recorder:
                 message=message,
             )
         self.problems[interface] = Problem(reason, message, now + _RETRY_SECONDS[reason])
+
+    def retry(self, interface: str) -> None:
+        """The cause may be gone: try again at once."""
+        problem = self.problems[interface]
+        self.problems[interface] = Problem(problem.reason, problem.message, 0.0)
 
     def lose(self, interface: str, reason: Reason, message: str, now: float) -> None:
         """Close one interface that went wrong; it is tried again later."""

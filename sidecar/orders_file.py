@@ -32,8 +32,8 @@ class OrdersFile:
         self._drain()
         return self._version() != self._seen
 
-    def read(self) -> str:
-        """The orders as they stand; empty when there are none."""
+    def read(self) -> str | None:
+        """The orders as they stand; None when they cannot be had now."""
         # Noted before reading, so that a swap in between is a change.
         self._seen = self._version()
         for _ in range(_ATTEMPTS):
@@ -43,9 +43,9 @@ class OrdersFile:
                 continue  # the folder behind the link goes right after a swap
             except OSError as error:
                 log.error("orders cannot be read", error=error)
-                return ""
+                return None
             return text.decode("utf-8", "replace")
-        return ""
+        return None
 
     def _version(self) -> str:
         try:

@@ -171,7 +171,8 @@ class CaptureSpool:
         """Publish a segment that has ended; without packets it leaves no trace."""
         with self.spool.lock:
             if packets == 0:
-                self.segments.remove(segment)
+                if segment in self.segments:
+                    self.segments.remove(segment)
                 self._unlink(segment)
                 return
             if not segment.removed:
@@ -442,8 +443,24 @@ class Spool:
                 capture.segments.clear()
                 shutil.rmtree(capture.folder, ignore_errors=True)
 
-    def enforce(self) -> None:
-        """Drop what is too much."""
+    def make_room(self) -> bool:
+        """Drop one segment because the disk is full; False when there is none to drop."""
+        with self.lock:
+            total = sum(
+                segment.size
+                for capture in self.captures.values()
+                for segment in capture.segments
+                if segment.complete and not segment.removed
+            )
+            return total > 0 and self.enforce(total - 1)
+
+    def enforce(self, limit_bytes: int | None = None) -> bool:
+        """Drop what is too much; True when something went.
+
+        Args:
+            limit_bytes: For all segments together; the spool's own limit when absent.
+        """
+        limit = self.limit_bytes if limit_bytes is None else limit_bytes
         with self.lock:
             by_key = {
                 ((capture.id, segment.interface), segment.seq): (capture, segment)
@@ -465,7 +482,8 @@ class Spool:
                     by_key.items(), key=lambda item: item[1][1].age
                 )
             ]
-            for victim in rotation.to_drop(stored, self.limit_bytes):
+            victims = rotation.to_drop(stored, limit)
+            for victim in victims:
                 capture, segment = by_key[victim.stream, victim.seq]
                 capture.drop(segment)
                 if not victim.shipped:
@@ -476,6 +494,7 @@ class Spool:
                         segment=segment.seq,
                         bytes=victim.size,
                     )
+            return bool(victims)
 
 
 def mend(path: Path) -> formats.Scan | None:

@@ -17,7 +17,7 @@ from nightcap.contract.orders import BadOrders, CaptureOrder, Orders, parse_orde
 from nightcap.contract.reports import Reason, State
 from nightcap.pcap.libpcap import PcapError
 from sidecar import interfaces, lifecycle, log
-from sidecar.capture import NEVER, Recorder, SpoolFull, Stream
+from sidecar.capture import Recorder, SpoolFull, Stream
 from sidecar.lifecycle import (
     Adjust,
     Begin,
@@ -51,12 +51,15 @@ class Worker:
         self._port = LocalPort()
         self._spool = Spool(settings.spool_dir, settings.spool_bytes)
         self._orders = Orders()
+        # Orders could be read once; before that nothing is known of any capture.
+        self._readable = False
+        # The orders that were acted on last.
         self._performed: dict[str, CaptureOrder] = {}
-        """The orders that were acted on last."""
         self._recorders: dict[str, Recorder] = {}
         self._closing: list[tuple[Recorder, Stream]] = []
         self._shipper: Shipper | None = None
         self._terminating = False
+        self._limit_met = False
         self._poll = select.poll()
         self._polled: set[int] = set()
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -127,7 +130,9 @@ class Worker:
             links_changed = self._links.fd in ready
             orders_changed = self._orders_file.fd in ready
             if not (woken or links_changed or orders_changed or now >= next_tick):
-                continue
+                if not self._limit_met:
+                    continue
+                self._limit_met = False
             if woken:
                 self._drain_wake()
             if links_changed:
@@ -169,6 +174,7 @@ class Worker:
             try:
                 if stream.live.fd in ready:
                     stream.pump(now, recorder.budget)
+                    self._limit_met = self._limit_met or min(recorder.budget()) <= 0
                 stream.tick(now)
             except PcapError as error:
                 self._lose(recorder, stream, Reason.CAPTURE_ERROR, str(error), now)
@@ -180,6 +186,8 @@ class Worker:
     ) -> None:
         self._unpoll(stream)
         recorder.lose(stream.interface, reason, message, now)
+        if reason is Reason.SPOOL_FULL and self._spool.make_room():
+            recorder.retry(stream.interface)
 
     def _unpoll(self, stream: Stream) -> None:
         # Before its number can come back as another file's.
@@ -195,7 +203,8 @@ class Worker:
 
     def _next_tick(self, now: float) -> float:
         moments = [now + TICK_SECONDS]
-        moments += [stream.needs_flush_at for _, stream in self._streams()]
+        for _, stream in self._streams():
+            moments += [stream.needs_flush_at, stream.rotates_at]
         moments += [stream.close_at for _, stream in self._closing]
         wall = time.time()
         moments += [
@@ -207,6 +216,8 @@ class Worker:
 
     def _read_orders(self) -> None:
         text = self._orders_file.read()
+        if text is None:
+            return
         try:
             orders = parse_orders(text)
         except BadOrders as error:
@@ -215,7 +226,7 @@ class Worker:
             return
         for capture_id, message in orders.refused:
             log.error("order refused", capture=capture_id, message=message)
-        self._orders = orders
+        self._orders, self._readable = orders, True
         if self._shipper is not None:
             self._shipper.set_collectors(orders.collectors)
 
@@ -248,6 +259,8 @@ class Worker:
 
     def _apply(self, now: float, *, links_changed: bool) -> None:
         """Bring the captures to where the orders want them."""
+        if not self._readable:
+            return
         actions = lifecycle.plan(
             self._orders, self._known(), now=time.time(), terminating=self._terminating
         )
@@ -267,10 +280,16 @@ class Worker:
                 case Forget(capture_id):
                     self._forget(capture_id)
         if self._recorders:
-            states = interfaces.present()
-            for recorder in self._recorders.values():
-                recorder.open_missing(states, now, links_changed=links_changed)
+            self._open_missing(now, links_changed=links_changed or self._links.fd < 0)
         self._close_drained(now)
+
+    def _open_missing(self, now: float, *, links_changed: bool) -> None:
+        recorders = self._recorders.values()
+        due = [recorder for recorder in recorders if links_changed or recorder.is_due(now)]
+        if due:
+            states = interfaces.present()
+            for recorder in due:
+                recorder.open_missing(states, now, links_changed=links_changed)
 
     def _begin(self, order: CaptureOrder, now: float) -> None:
         self._stop_recorder(order.id, now)
@@ -426,6 +445,8 @@ class Worker:
 
     def _is_done(self) -> bool:
         """Whether all captures are finished, and everybody who should know knows."""
+        if not self._readable:
+            return True  # the dormant program starts us again when the orders change
         if self._closing or self._recorders:
             return False
         can_ship = bool(self._orders.collectors and self._settings.collector_ca)
@@ -441,6 +462,3 @@ class Worker:
 def main() -> int:
     """Run one worker."""
     return Worker(Settings.from_environ(os.environ)).run()
-
-
-__all__ = ["NEVER", "TICK_SECONDS", "Worker", "main"]

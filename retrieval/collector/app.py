@@ -96,6 +96,8 @@ class CollectorApp:
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
         answer = self._answer(method, environ)
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            _drain(environ)
         # An unknown method would make a label of its own for whoever sends one.
         label = method if method in ("PATCH", "HEAD", "GET") else "other"
         metrics.UPLOADS.labels(label, str(int(answer.status))).inc()
@@ -284,6 +286,14 @@ def _read_body(environ: dict[str, Any], length: int) -> bytes:
             HTTPStatus.BAD_REQUEST, f"the body was cut: {len(body)} of {length} bytes came"
         )
     return body
+
+
+def _drain(environ: dict[str, Any]) -> None:
+    """Take the rest of a refused body: the server would cut the connection, answer and all."""
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if length.isascii() and length.isdigit() and int(length[:18]) <= uploads.MAX_BODY_BYTES:
+        while environ["wsgi.input"].read(2**16):
+            pass
 
 
 def _raw_target(environ: dict[str, Any]) -> str:

@@ -1,43 +1,42 @@
-"""Boots the cluster, finds a running one, ends it; and what tests do with a running one."""
+"""The cluster as its users see it: bring it up, find it running, use it, end it."""
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from tests.cluster import (
-    api,
+    boot,
     build,
-    cgroups,
     cleanup,
     control_plane,
-    machine,
     network,
-    node,
     node_images,
     preflight,
     processes,
     programs,
 )
-from tests.cluster.commands import run
-from tests.cluster.errors import BootFailed, ClusterError
-from tests.cluster.layout import CONTROL_PLANE, NODES, Node, node_named
+from tests.cluster.commands import run, with_system_path
+from tests.cluster.errors import ClusterError
+from tests.cluster.layout import (
+    NODE_NETWORK,
+    NODES,
+    POD_NETWORK,
+    SERVICE_NETWORK,
+    Node,
+    node_named,
+)
 from tests.cluster.paths import MARK, STATE
-from tests.cluster.processes import Program
-from tests.cluster.progress import Printer, Progress, to_stderr
+from tests.cluster.progress import Printer, to_stderr
 
-BOOT_SECONDS = 90
-_POLL_SECONDS = 0.05
+# Written last by a boot: what the running cluster is built of.
 _READY_FILE = STATE / "ready.json"
 
 
@@ -51,9 +50,17 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for programs that shall speak to this cluster with `kubectl` on their PATH."""
-        path = os.environ.get("PATH", "")
-        return {"KUBECONFIG": str(self.kubeconfig), "PATH": f"{self.kubectl.parent}:{path}"}
+        """Variables for programs that shall speak to this cluster, with `kubectl` on their PATH."""
+        variables = {
+            "KUBECONFIG": str(self.kubeconfig),
+            "PATH": f"{self.kubectl.parent}:{os.environ.get('PATH', '')}",
+        }
+        ours = ",".join(str(each) for each in (NODE_NETWORK, SERVICE_NETWORK, POD_NETWORK))
+        for name in ("NO_PROXY", "no_proxy"):
+            # A proxy that the machine goes out through does not know the way to us.
+            others = os.environ.get(name, "")
+            variables[name] = f"{others},{ours}" if others else ours
+        return variables
 
     def kubectl_run(self, *words: str, stdin: str | None = None) -> str:
         """Run kubectl as the administrator and return what it printed.
@@ -61,7 +68,7 @@ class Cluster:
         Raises:
             CommandFailed: kubectl did.
         """
-        return run([self.kubectl, *words], env={"KUBECONFIG": str(self.kubeconfig)}, stdin=stdin)
+        return run([self.kubectl, *words], env=self.environment, stdin=stdin)
 
     def run_on_node(
         self, name: str, argv: Sequence[str], *, timeout_seconds: float = 60
@@ -69,7 +76,7 @@ class Cluster:
         """Run a command in a node's network namespace and wait for its end, whatever its code."""
         return subprocess.run(
             [*network.enter(node_named(name).namespace), *argv],
-            env={**os.environ, MARK: str(STATE)},
+            env=_marked_environment(),
             capture_output=True,
             text=True,
             timeout=timeout_seconds,
@@ -77,16 +84,13 @@ class Cluster:
         )
 
     def start_on_node(self, name: str, argv: Sequence[str]) -> subprocess.Popen[bytes]:
-        """Start a command in a node's network namespace; the caller ends it, `down` at the latest.
-
-        The last word holds for whatever the command starts too.
-        """
+        """Start a command in a node's network namespace; the caller ends it, or at last `down`."""
         return subprocess.Popen(
             [*network.enter(node_named(name).namespace), *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, MARK: str(STATE)},
+            env=_marked_environment(),
         )
 
     def load_images(self, archives: Mapping[str, Path]) -> list[str]:
@@ -96,6 +100,10 @@ class Cluster:
     def program_names(self) -> list[str]:
         """The programs that `stop`, `kill`, `start` and `restart` know."""
         return sorted(processes.recorded())
+
+    def log_of(self, program: str) -> Path:
+        """The log file of one of the programs."""
+        return processes.recorded()[program].program.log_file
 
     def stop(self, program: str) -> None:
         """Ask a program of the cluster to end, and wait; insist after ten seconds."""
@@ -114,9 +122,7 @@ class Cluster:
         record = processes.recorded()[program]
         if not record.is_alive:
             processes.start(record.program)
-        check = _CHECKS.get(program)
-        if check is not None:
-            _wait_for(program, check, time.monotonic() + BOOT_SECONDS)
+        boot.wait_until_serving(program)
 
     def restart(self, program: str) -> None:
         """Stop a program and start it again; returns when it serves."""
@@ -126,6 +132,9 @@ class Cluster:
 
 def up(printer: Printer = to_stderr) -> Cluster:
     """Boot the cluster, or find it running; builds what is missing first.
+
+    Args:
+        printer: Takes the lines of progress.
 
     Raises:
         MachineNotReady: before anything was touched.
@@ -140,18 +149,17 @@ def up(printer: Printer = to_stderr) -> Cluster:
     with _state_lock():
         # Somebody else may have booted it while we waited.
         running = find_running()
-        if running is not None:
-            return running
-        _boot(printer)
-        return _cluster()
+        if running is None:
+            boot.boot(printer)
+            _READY_FILE.write_text(json.dumps(_built_of()))
+    return _cluster()
 
 
 def down(printer: Printer = to_stderr) -> None:
     """End the cluster and remove every trace of it.
 
     Raises:
-        MachineNotReady: this user may not.
-        ClusterError: something could not be removed; the message lists it.
+        ClusterError: something could not be removed, or this user may not; the message says what.
     """
     faults = preflight.root_faults(os.geteuid())
     if faults:
@@ -165,57 +173,34 @@ def down(printer: Printer = to_stderr) -> None:
 
 def find_running() -> Cluster | None:
     """The running cluster when it is whole, healthy and built of today's parts; else None."""
-    if not _READY_FILE.exists():
+    try:
+        ready = json.loads(_READY_FILE.read_text())
+    except (OSError, ValueError):
         return None
     records = processes.recorded()
-    if set(records) != {program.name for program in all_programs()}:
+    is_whole = set(records) == {program.name for program in boot.all_programs()}
+    if not is_whole or not all(record.is_alive for record in records.values()):
         return None
-    if json.loads(_READY_FILE.read_text()) != _built_of():
-        return None
-    if not all(record.is_alive for record in records.values()):
-        return None
-    return _cluster() if api.is_ready(control_plane.PKI) else None
-
-
-def all_programs() -> list[Program]:
-    """Every program of a running cluster."""
-    return [
-        control_plane.etcd(),
-        control_plane.api_server(),
-        *(node.containerd(n) for n in NODES),
-        *_after_the_api_server(),
-    ]
+    return _cluster() if ready == _built_of() and boot.api_server_is_ready() else None
 
 
 def status() -> dict[str, str]:
     """Each program and whether it runs, in words."""
     records = processes.recorded()
-    return {program.name: _in_words(records.get(program.name)) for program in all_programs()}
+    return {name: _in_words(records.get(name)) for name in (p.name for p in boot.all_programs())}
 
 
 def _in_words(record: processes.Record | None) -> str:
     if record is None:
         return "not started"
-    return (
-        f"running, process {record.pid}"
-        if record.is_alive
-        else f"ended, log {record.program.log_file}"
-    )
-
-
-def _after_the_api_server() -> list[Program]:
-    return [
-        *(node.kubelet(n) for n in NODES),
-        control_plane.controller_manager(),
-        control_plane.scheduler(),
-        *(node.kube_proxy(n) for n in NODES),
-        control_plane.cluster_dns(),
-    ]
+    if record.is_alive:
+        return f"running, process {record.pid}"
+    return f"ended, log {record.program.log_file}"
 
 
 def _cluster() -> Cluster:
     return Cluster(
-        kubeconfig=control_plane.kubeconfig_file(control_plane.ADMIN.file_name),
+        kubeconfig=control_plane.admin_kubeconfig(),
         kubectl=programs.program(programs.KUBERNETES, "kubectl"),
     )
 
@@ -226,129 +211,8 @@ def _built_of() -> dict[str, str]:
     return {**keys, "pause": node_images.pause_reference()}
 
 
-def _boot(printer: Printer) -> None:
-    progress = Progress("boot", 5, printer)
-    deadline = time.monotonic() + BOOT_SECONDS
-    # Also after a crash: what an earlier boot left is removed by the same means as by `down`.
-    with progress.part("remove what an earlier cluster left"):
-        cleanup.remove_everything()
-        machine.save()
-    try:
-        with progress.part("certificates, configuration, network, cgroups"):
-            _prepare()
-        with progress.part("etcd, API server, container runtimes"):
-            _start_foundations(deadline)
-        with progress.part("kubelets, controllers, scheduler, proxies, DNS"):
-            _start_the_rest(deadline)
-        with progress.part("two Ready nodes"):
-            _wait_until_usable(deadline)
-    except BaseException:
-        # The logs are in the message already; half a cluster helps nobody.
-        with contextlib.suppress(ClusterError):
-            cleanup.remove_everything()
-        raise
-    _READY_FILE.write_text(json.dumps(_built_of()))
-    progress.finish("two nodes are Ready")
-
-
-def _prepare() -> None:
-    control_plane.write_identities()
-    control_plane.write_corefile()
-    for each in NODES:
-        node.write_configuration(each, node_images.pause_reference())
-        cgroups.create(each.cgroup)
-    network.create()
-
-
-def _start_foundations(deadline: float) -> None:
-    started = [control_plane.etcd(), control_plane.api_server()]
-    started += [node.containerd(each) for each in NODES]
-    for program in started:
-        processes.start(program)
-    for each in NODES:
-        _wait_for(
-            node.containerd(each).name,
-            partial(node_images.runtime_answers, each),
-            deadline,
-        )
-    node_images.load_images({node_images.pause_reference(): node_images.pause_archive()})
-    _wait_for(control_plane.API_SERVER, _CHECKS[control_plane.API_SERVER], deadline)
-
-
-def _start_the_rest(deadline: float) -> None:
-    for program in _after_the_api_server():
-        processes.start(program)
-    _wait_for(
-        "kube-system",
-        lambda: api.get(control_plane.PKI, "/api/v1/namespaces/kube-system") is not None,
-        deadline,
-    )
-    _cluster().kubectl_run(
-        "apply", "--validate=false", "-f", "-", stdin=control_plane.dns_objects()
-    )
-
-
-def _wait_until_usable(deadline: float) -> None:
-    checks: dict[str, Callable[[], bool]] = {
-        **{node.kubelet(n).name: partial(_node_is_ready, n) for n in NODES},
-        **{node.kube_proxy(n).name: partial(_proxy_is_ready, n) for n in NODES},
-        control_plane.CLUSTER_DNS: _CHECKS[control_plane.CLUSTER_DNS],
-        control_plane.CONTROLLER_MANAGER: _default_account_exists,
-    }
-    with ThreadPoolExecutor(max_workers=len(checks)) as pool:
-        waits = [pool.submit(_wait_for, name, check, deadline) for name, check in checks.items()]
-        for wait in waits:
-            wait.result()
-
-
-def _wait_for(name: str, check: Callable[[], bool], deadline: float) -> None:
-    """Poll a check until it holds.
-
-    Raises:
-        BootFailed: the program of that name has ended, or the deadline is over.
-    """
-    while not check():
-        record = processes.recorded().get(name)
-        if record is not None and not record.is_alive:
-            raise BootFailed(f"{name} ended by itself:\n{processes.log_tail(record.program)}")
-        if time.monotonic() > deadline:
-            tail = processes.log_tail(record.program) if record else ""
-            raise BootFailed(f"{name} was not ready after {BOOT_SECONDS} s:\n{tail}")
-        time.sleep(_POLL_SECONDS)
-
-
-def _node_is_ready(each: Node) -> bool:
-    found = api.get(control_plane.PKI, f"/api/v1/nodes/{each.name}")
-    if found is None:
-        return False
-    conditions = found["status"].get("conditions", [])
-    if not any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
-        return False
-    if "podCIDR" not in found["spec"]:
-        network_of_pods = str(each.pod_network)
-        body = {"spec": {"podCIDR": network_of_pods, "podCIDRs": [network_of_pods]}}
-        api.request(control_plane.PKI, "PATCH", f"/api/v1/nodes/{each.name}", body)
-    return True
-
-
-def _proxy_is_ready(each: Node) -> bool:
-    return api.plain_get_is_ok(str(each.address), node.PROXY_HEALTH_PORT, "/healthz")
-
-
-def _dns_is_ready() -> bool:
-    return api.plain_get_is_ok(str(CONTROL_PLANE.address), control_plane.DNS_READY_PORT, "/ready")
-
-
-def _default_account_exists() -> bool:
-    path = "/api/v1/namespaces/default/serviceaccounts/default"
-    return api.get(control_plane.PKI, path) is not None
-
-
-_CHECKS: dict[str, Callable[[], bool]] = {
-    control_plane.API_SERVER: lambda: api.is_ready(control_plane.PKI),
-    control_plane.ETCD: lambda: api.is_ready(control_plane.PKI),
-    control_plane.CLUSTER_DNS: _dns_is_ready,
-}
+def _marked_environment() -> dict[str, str]:
+    return {**with_system_path(os.environ), MARK: str(STATE)}
 
 
 @contextmanager

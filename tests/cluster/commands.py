@@ -9,6 +9,15 @@ from pathlib import Path
 
 from tests.cluster.errors import CommandFailed
 
+# Debian's programs for root are not on everybody's PATH.
+SYSTEM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def with_system_path(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment with the system's folders at the end of its PATH."""
+    path = environment.get("PATH", "")
+    return {**environment, "PATH": f"{path}:{SYSTEM_FOLDERS}" if path else SYSTEM_FOLDERS}
+
 
 def run(
     argv: Sequence[str | Path],
@@ -35,7 +44,7 @@ def run(
     done = subprocess.run(
         words,
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env=with_system_path({**os.environ, **(env or {})}),
         input=data if data is not None else b"",
         capture_output=True,
         timeout=timeout_seconds,

@@ -70,6 +70,11 @@ def kubeconfig_file(name: str) -> Path:
     return STATE / "kubeconfigs" / name
 
 
+def admin_kubeconfig() -> Path:
+    """The administrator's kubeconfig, for people and tests."""
+    return kubeconfig_file(ADMIN.file_name)
+
+
 def write_identities() -> None:
     """Make all certificates, keys and kubeconfigs of this boot."""
     authority = Authority(PKI, "ca")

@@ -18,10 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster import base_image, build, cleanup
+from tests.cluster import base_image, build, builder
 from tests.cluster.cache import build_lock, digest_of_files, source_files
-from tests.cluster.commands import run
-from tests.cluster.errors import ClusterError, CommandFailed
+from tests.cluster.errors import ClusterError
 from tests.cluster.node_images import REGISTRY
 from tests.cluster.paths import PROJECT, cache_folder
 from tests.cluster.progress import Printer, Progress, to_stderr
@@ -29,7 +28,6 @@ from tests.cluster.progress import Printer, Progress, to_stderr
 BUILD_FILES = ("Dockerfile", ".dockerignore")
 # Archives kept of each image, the newest: going back to an earlier source needs no build.
 KEPT_ARCHIVES = 3
-MOST_STORED_BYTES = 8 * 2**30
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -160,27 +158,27 @@ def _snapshot(project_root: Path, images: Iterable[ProjectImage]) -> Iterator[Pa
 
 
 def _build(project_root: Path, images: Mapping[ProjectImage, str], printer: Printer) -> None:
-    _limit_storage()
+    builder.limit_storage()
     base = base_image.base_reference()
-    has_base = _storage_has(base)
+    has_base = builder.has_image(base)
     progress = Progress("images", len(images) + (not has_base), printer)
     if not has_base:
         with progress.part("base image"):
-            _import_base(base)
+            builder.import_base(base)
     try:
         with _builder_secrets() as secrets:
             for image, reference in images.items():
                 with progress.part(reference):
                     _build_one(project_root, image, reference, base, secrets)
     finally:
-        _unmount_storage()
+        builder.unmount_storage()
     progress.finish("images are in the cache")
 
 
 def _build_one(
     project_root: Path, image: ProjectImage, reference: str, base: str, secrets: list[str]
 ) -> None:
-    _buildah(
+    builder.buildah(
         "bud",
         "--layers",
         "--isolation=chroot",
@@ -196,27 +194,11 @@ def _build_one(
     archive.parent.mkdir(parents=True, exist_ok=True)
     unfinished = archive.with_suffix(".part")
     unfinished.unlink(missing_ok=True)
-    _buildah("push", "--quiet", reference, f"docker-archive:{unfinished}:{reference}")
+    builder.buildah("push", "--quiet", reference, f"docker-archive:{unfinished}:{reference}")
     unfinished.rename(archive)
     uses = {file: file.stat().st_mtime for file in archive.parent.glob("*.tar")}
     for old in archives_to_remove(uses):
         old.unlink()
-
-
-def _import_base(reference: str) -> None:
-    """Make an image of the debootstrapped file system; ADD unpacks it."""
-    rootfs = base_image.build_base()
-    dockerfile = f"FROM scratch\nADD {rootfs.name} /\n"
-    with tempfile.NamedTemporaryFile("w", suffix=".Dockerfile") as file:
-        file.write(dockerfile)
-        file.flush()
-        _buildah(
-            "bud",
-            "--isolation=chroot",
-            f"--tag={reference}",
-            f"--file={file.name}",
-            str(rootfs.parent),
-        )
 
 
 @contextmanager
@@ -233,66 +215,3 @@ def _builder_secrets() -> Iterator[list[str]]:
         if bundle.is_file():
             secrets.append(f"--secret=id=ca,src={bundle}")
         yield secrets
-
-
-def _storage() -> Path:
-    return cache_folder() / "containers"
-
-
-def _buildah(*words: str) -> str:
-    """Run buildah on a storage of our own, with no configuration of the machine's."""
-    storage = _storage()
-    storage.mkdir(parents=True, exist_ok=True)
-    policy = storage / "policy.json"
-    policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    (storage / "storage.conf").write_text('[storage]\ndriver = "overlay"\n')
-    # Else it makes a folder for networks below /etc.
-    (storage / "containers.conf").write_text(
-        f'[network]\nnetwork_config_dir = "{storage / "networks"}"\n'
-    )
-    (storage / "registries.conf").write_text("unqualified-search-registries = []\n")
-    subcommand, *rest = words
-    signature_policy = [f"--signature-policy={policy}"] if subcommand in ("bud", "push") else []
-    return run(
-        [
-            "buildah",
-            f"--root={storage / 'storage'}",
-            f"--runroot={storage / 'run'}",
-            "--storage-driver=overlay",
-            f"--registries-conf={storage / 'registries.conf'}",
-            subcommand,
-            *signature_policy,
-            *rest,
-        ],
-        env={
-            "CONTAINERS_CONF": str(storage / "containers.conf"),
-            "CONTAINERS_STORAGE_CONF": str(storage / "storage.conf"),
-        },
-    )
-
-
-def _storage_has(reference: str) -> bool:
-    try:
-        _buildah("inspect", "--type=image", reference)
-    except CommandFailed:
-        return False
-    return True
-
-
-def _unmount_storage() -> None:
-    """Buildah mounts its storage onto itself and leaves it so."""
-    points = cleanup.mounts_below(cleanup.MOUNTS_FILE.read_text(), _storage())
-    if points:
-        run(["umount", "--lazy", "--no-canonicalize", *points])
-
-
-def _limit_storage() -> None:
-    """Start afresh when layers of old builds have become too many; it is a cache."""
-    storage = _storage() / "storage"
-    if storage.is_dir() and _bytes_below(storage) > MOST_STORED_BYTES:
-        _unmount_storage()
-        shutil.rmtree(_storage())
-
-
-def _bytes_below(folder: Path) -> int:
-    return int(run(["du", "--summarize", "--bytes", folder]).split()[0])

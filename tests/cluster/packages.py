@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tests.cluster.commands import run
+from tests.cluster.commands import run, with_system_path
 
 # Package and a file that proves it is there; a program is looked up on PATH. Looking at the files
 # and not at the package database lets a machine that has them from elsewhere pass.
@@ -30,9 +30,6 @@ NEEDED: dict[str, str] = {
     "socat": "socat",
     "util-linux": "nsenter",
 }
-
-# Debian's programs for root are not on everybody's PATH.
-_PROGRAM_FOLDERS = "/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin"
 
 
 def missing_packages(
@@ -62,4 +59,4 @@ def install(packages: Iterable[str]) -> None:
 def _exists(proof: str) -> bool:
     if proof.startswith("/"):
         return Path(proof).exists()
-    return shutil.which(proof, path=f"{os.environ.get('PATH', '')}:{_PROGRAM_FOLDERS}") is not None
+    return shutil.which(proof, path=with_system_path(os.environ)["PATH"]) is not None

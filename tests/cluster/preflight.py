@@ -201,10 +201,11 @@ def _trial_faults() -> list[str]:
         "bridge (CONFIG_BRIDGE)": "ip link add name trial2 type bridge",
         "nftables (CONFIG_NF_TABLES)": "nft add table ip trial",
     }
+    missing = packages.missing_packages()
     faults = []
     for feature, command in trials.items():
-        program = command.split()[0]
-        if shutil.which("unshare") is None or shutil.which(program) is None:
+        needed = "nftables" if command.startswith("nft") else "iproute2"
+        if needed in missing or "util-linux" in missing:
             # Its package is missing and will be installed; the boot itself will tell.
             continue
         try:

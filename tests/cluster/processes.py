@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from tests.cluster.commands import with_system_path
 from tests.cluster.network import enter
 from tests.cluster.paths import MARK, STATE
 
@@ -61,7 +62,8 @@ def start(program: Program) -> Record:
     """Start a program in its network namespace, detached from us, and write it down."""
     program.log_file.parent.mkdir(parents=True, exist_ok=True)
     environment = {
-        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        # Nothing of the caller's: a proxy or a debugging switch of theirs must not get in.
+        **with_system_path({}),
         **program.environment,
         MARK: str(STATE),
     }

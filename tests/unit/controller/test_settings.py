@@ -28,7 +28,7 @@ def test_all_faults_are_in_one_message():
         Settings.from_environ(environ)
 
 
-@pytest.mark.parametrize("port", ["0", "65536", "-1", "", "９０"])
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "", "\uff19\uff10"])
 def test_a_port_must_be_one(port):
     with pytest.raises(BadSettings, match="NIGHTCAP_METRICS_PORT"):
         Settings.from_environ({"NIGHTCAP_METRICS_PORT": port})

@@ -80,7 +80,8 @@ class SmallApi:
                 query = {key: values[0] for key, values in parse_qs(url.query).items()}
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 api.requests.append((self.command, url.path, query, body))
-                api.headers.append(dict(self.headers.items()))
+                port = str(self.client_address[1])
+                api.headers.append({**self.headers, "X-Port": port})
                 scripted = api.answers.get((self.command, url.path))
                 if scripted:
                     self.answer(*(scripted.pop(0) if len(scripted) > 1 else scripted[0]))

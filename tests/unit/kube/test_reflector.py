@@ -162,8 +162,9 @@ def test_lost_history_is_listed_again_and_only_differences_are_told(
     if way == "as an event":
         api.say("ERROR", GONE)
     else:
-        page = {"metadata": {"resourceVersion": "151"}, "items": list(api.objects.values())}
-        api.answers["GET", LIST] = [(410, GONE), (200, page)]
+        items = [item for _, item in sorted(api.objects.items())]
+        page = {"metadata": {"resourceVersion": "151"}, "items": items}
+        api.answers["GET", LIST] = [(410, GONE), (200, page), (503, {})]
         api.cut_watches()
     eventually(lambda: things.reflector.lists == 2)
     eventually(lambda: len(things.changes) == 4)

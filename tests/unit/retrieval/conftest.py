@@ -5,6 +5,7 @@ import pytest
 
 from retrieval.store.writing import DirectoryStore
 from tests.unit.retrieval.fake_api import FakeApi
+from tests.unit.retrieval.programs import Installation
 
 
 @pytest.fixture
@@ -20,3 +21,10 @@ def api() -> Iterator[FakeApi]:
     fake = FakeApi()
     yield fake
     fake.close()
+
+
+@pytest.fixture
+def installation(api: FakeApi, tmp_path: Path) -> Iterator[Installation]:
+    made = Installation(api, tmp_path)
+    yield made
+    made.kill()

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +21,7 @@ class FakeApi:
         self.users: dict[tuple[str, str], dict[str, Any]] = {}
         self.allowed: set[tuple[str, ...]] = set()
         self.captures: list[dict[str, Any]] = []
+        self.secrets: list[dict[str, Any]] = []
         self.pods: dict[tuple[str, str], dict[str, Any]] = {}
         self.is_down = False
         self.asked: list[str] = []
@@ -27,8 +29,15 @@ class FakeApi:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body in one packet
 
             def do_GET(self) -> None:
+                if "watch=" in self.path:
+                    time.sleep(0.5)  # a watch in which nothing happens
+                    self.send_response(200)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 self._answer(*api.get(self.path))
 
             def do_POST(self) -> None:
@@ -48,10 +57,11 @@ class FakeApi:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
         configuration = Configuration()
         configuration.host = f"http://127.0.0.1:{self._server.server_port}"
+        self.url = configuration.host
         self.client = KubeClient(configuration)
 
     def close(self) -> None:
@@ -67,19 +77,19 @@ class FakeApi:
 
     def get(self, path: str) -> tuple[int, object]:
         parts = path.split("?")[0].strip("/").split("/")
-        namespace, kind, name = parts[-3:] if parts[-2] in ("pods", "packetcaptures") else [
-            *parts[-2:], ""
-        ]  # fmt: skip
+        has_name = parts[-2] in ("pods", "packetcaptures", "secrets")
+        namespace, kind, name = parts[-3:] if has_name else (*parts[-2:], "")
         if kind == "pods":
             pod = self.pods.get((namespace, name))
             return (200, pod) if pod else (404, {"reason": "NotFound", "message": "no pod"})
-        found = [c for c in self.captures if c["metadata"]["namespace"] == namespace]
+        stored = self.secrets if kind == "secrets" else self.captures
+        found = [o for o in stored if namespace in (o["metadata"]["namespace"], "v1alpha1")]
         if not name:
-            return 200, {"items": found}
-        for capture in found:
-            if capture["metadata"]["name"] == name:
-                return 200, capture
-        return 404, {"reason": "NotFound", "message": "no capture"}
+            return 200, {"metadata": {"resourceVersion": "1"}, "items": found}
+        for item in found:
+            if item["metadata"]["name"] == name:
+                return 200, item
+        return 404, {"reason": "NotFound", "message": f"no {kind} {name}"}
 
     def post(self, path: str, body: dict[str, Any]) -> tuple[int, object]:
         spec = body["spec"]

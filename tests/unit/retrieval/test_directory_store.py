@@ -1,7 +1,8 @@
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -350,11 +351,8 @@ def test_on_a_full_disk_nothing_half_is_kept_and_what_is_stored_stays_readable(
     assert tiny.wait_durable(a_key(2), len(pcap), 5) == len(pcap)
 
 
-def wait_for(condition: object, seconds: float = 5) -> None:
-    import time
-
+def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
     deadline = time.monotonic() + seconds
-    assert callable(condition)
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -1,6 +1,7 @@
 """Builders that show only what matters to a test of the webhook."""
 
 import json
+from base64 import b64decode
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -59,6 +60,11 @@ def apply(pod: dict[str, Any], patch: Any) -> dict[str, Any]:
     text = patch if isinstance(patch, bytes) else encode_patch(patch)
     patched: dict[str, Any] = jsonpatch.apply_patch(pod, json.loads(text or b"[]"))
     return patched
+
+
+def apply_answer(pod: dict[str, Any], body: bytes) -> dict[str, Any]:
+    """The pod after the patch of an AdmissionReview's answer."""
+    return apply(pod, b64decode(json.loads(body)["response"].get("patch", "")))
 
 
 def a_capture(

@@ -21,6 +21,7 @@ from tests.unit.webhook.builders import (
     a_capture,
     a_pod,
     a_review,
+    apply_answer,
     resolved,
 )
 from webhook.handlers import AnnotationHandler, CaptureHandler, PodHandler
@@ -52,6 +53,7 @@ def call(body=b"", *, path="/mutate/privileged", method="POST", kind="applicatio
     """(status code, headers, body) of one request."""
     environ = {
         "REQUEST_METHOD": method,
+        "SCRIPT_NAME": "",
         "PATH_INFO": path,
         "QUERY_STRING": "timeout=3s",
         "CONTENT_TYPE": kind,
@@ -77,9 +79,8 @@ def test_a_pod_is_patched_over_http():
     assert status == 200
     assert headers["Content-Type"] == "application/json"
     assert int(headers["Content-Length"]) == len(body)
-    answer = json.loads(body)
-    assert answer["response"]["uid"] == a_review()["request"]["uid"]
-    patched = jsonpatch.apply_patch(a_pod(), json.loads(b64decode(answer["response"]["patch"])))
+    assert json.loads(body)["response"]["uid"] == a_review()["request"]["uid"]
+    patched = apply_answer(a_pod(), body)
     assert patched["spec"]["initContainers"][0]["name"] == "nightcap"
 
 

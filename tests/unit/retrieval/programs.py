@@ -1,0 +1,109 @@
+"""The two programs as they run in their containers: real processes, real TLS, a fake API."""
+
+import contextlib
+import http.client
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from certs.bundle import Bundle, data_of
+from certs.issue import new_leaf, new_root
+from tests.unit.retrieval.fake_api import FakeApi
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Installation:
+    """Starts programs over one store, and speaks to them."""
+
+    def __init__(self, api: FakeApi, folder: Path) -> None:
+        self.api = api
+        self.folder = folder
+        self.store = folder / "store"
+        self.store.mkdir()
+        self.processes: list[subprocess.Popen[bytes]] = []
+        now = time.time()
+        root = new_root(1, now)
+        leaf = new_leaf(root, ["localhost"], now)
+        bundle = Bundle(pairs={1: leaf}, current=1, ca_bundle=root.certificate)
+        self.trust = ssl.create_default_context(cadata=root.certificate)
+        api.secrets = [
+            {
+                "metadata": {"name": "nightcap-retrieval-tls", "namespace": "nightcap-system"},
+                "data": data_of(bundle),
+            }
+        ]
+        self._kubeconfig = folder / "kubeconfig"
+        context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
+        cluster = {"name": "x", "cluster": {"server": api.url}}
+        user = {"name": "x", "user": {}}
+        self._kubeconfig.write_text(
+            yaml.safe_dump(
+                {
+                    "current-context": "x",
+                    "clusters": [cluster],
+                    "contexts": [context],
+                    "users": [user],
+                }
+            )
+        )
+
+    def start(self, program: str) -> int:
+        """Start a program and wait until it says that it is ready; its port."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        environ = os.environ | {
+            "KUBECONFIG": str(self._kubeconfig),
+            "NIGHTCAP_STORE": str(self.store),
+            "NIGHTCAP_TLS_DIR": str(self.folder / "tls"),
+            "NIGHTCAP_METRICS_PORT": "0",
+            "NIGHTCAP_COLLECTOR_PORT": str(port),
+            "NIGHTCAP_FILES_PORT": str(port),
+        }
+        with (
+            (self.folder / f"{program}.log").open("ab") as log,
+            (self.folder / f"{program}.out").open("ab") as out,
+        ):
+            process = subprocess.Popen(
+                [sys.executable, "-m", "retrieval", program],
+                cwd=ROOT,
+                env=environ,
+                stdout=out,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        deadline = time.monotonic() + 20
+        while True:
+            assert process.poll() is None, (self.folder / f"{program}.log").read_text()
+            assert time.monotonic() < deadline, (self.folder / f"{program}.log").read_text()
+            connection = self.connect(port)
+            try:
+                connection.request("GET", "/readyz")
+                if connection.getresponse().status == 200:
+                    return port
+            except OSError:
+                time.sleep(0.05)
+            finally:
+                connection.close()
+
+    def connect(self, port: int) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection("localhost", port, context=self.trust, timeout=20)
+
+    def kill(self) -> None:
+        """kill -9 of all processes of all programs."""
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, 9)
+            process.wait()
+        self.processes.clear()
+
+    def audit(self) -> str:
+        return (self.folder / "files.out").read_text()
