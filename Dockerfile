@@ -79,7 +79,10 @@ ENTRYPOINT ["python3", "/opt/demo/app.py"]
 FROM runtime AS control
 WORKDIR /opt/nightcap
 ENV PYTHONPATH=/opt/nightcap:/opt/packages
-COPY --from=packages /packages /opt/packages
+# Not COPY --from, which reads thousands of files before each build to see that none has changed:
+# this is done again exactly when the list of packages changes.
+COPY requirements/control.txt /opt/packages.txt
+RUN --mount=type=bind,from=packages,source=/packages,target=/mnt cp -a /mnt /opt/packages
 COPY nightcap nightcap
 COPY certs certs
 COPY webhook webhook

@@ -5,7 +5,9 @@ Handshakes use whatever came last and was good; nothing is ever restarted for it
 """
 
 import logging
+import signal
 import ssl
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -90,6 +92,9 @@ class ServingCertificates:
         """Begin to follow the Secret, in a thread of this process."""
         if self._reflector is not None:
             return
+        if self._loaded.is_set() and (problem := self._try_load()) is not None:
+            # What was loaded before a fork can be old: a worker may start again after months.
+            log.warning("certificate not read again", extra={"why": problem, **self._where()})
         self._reflector = Reflector(
             self._client,
             paths.secrets(self._namespace),
@@ -243,6 +248,8 @@ def serve(
         max_connections: Kept-alive connections and requests together.
         address: To listen on; by default every address, of both families if there are two.
     """
+    # The first process of a container ignores SIGTERM unless it says otherwise.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     certificates.load_first()
 
     def begin() -> None:

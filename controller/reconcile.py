@@ -4,7 +4,7 @@ Level-triggered: everything follows from the captures, the pods, the reports and
 clock, and after its actions were performed there is nothing more to do.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -57,32 +57,32 @@ def reconcile(view: NamespaceView, now: float) -> Plan:
     annotations = plan_annotations(view, now)
     actions: list[Action] = []
     wakes = [annotations.wake_at]
-    selected: dict[str, list[PodFacts]] = {judged.uid: [] for judged in view.captures}
+    by_uid = {judged.uid: judged for judged in view.captures}
+    selected: dict[str, list[PodFacts]] = {uid: [] for uid in by_uid}
+    carried: set[str] = set()
     for pod in view.pods:
-        matching = {
-            judged.uid
-            for judged in view.captures
-            if not pod.is_over and selects(judged.capture, pod.metadata)
-        }
+        if pod.is_over:
+            continue
+        matching = {uid for uid, judged in by_uid.items() if selects(judged.capture, pod.metadata)}
         existing = orders_in(pod)
         facts = PodFacts(pod, frozenset(entry.id for entry in existing.captures))
         for uid in matching:
             selected[uid].append(facts)
         if takes_orders(pod):
-            wanted = desired_orders(pod, existing, matching, view, now)
+            carried |= facts.ordered
+            concerned = [by_uid[uid] for uid in matching | facts.ordered if uid in by_uid]
+            wanted = desired_orders(pod, existing, concerned, matching, view, now)
             wakes.append(wanted.wake_at)
             actions.extend(_orders_actions(pod, wanted, view))
     # Orders first: the next packet may be the one that somebody waits for.
     actions.extend(annotations.actions)
-    carried = {entry_id for pod in view.pods for entry_id in _carried(pod)}
-    for judged in view.captures:
+    for uid, judged in by_uid.items():
         wakes.append(_next_edge(judged, now))
-        if _is_expired(judged, now, annotations.kept) and judged.uid not in carried:
+        # What pods still ship is waited for: with the object its files and spools go.
+        if _is_expired(judged, now, annotations.kept) and uid not in carried:
             actions.append(DeleteCapture(capture_ref(judged.capture.metadata)))
             continue
-        update, wake_at = plan_status(
-            judged, selected[judged.uid], view, annotations.faults, now, carried
-        )
+        update, wake_at = plan_status(judged, selected[uid], view, annotations.faults, now, carried)
         wakes.append(wake_at)
         if update is not None:
             actions.append(update)
@@ -90,21 +90,26 @@ def reconcile(view: NamespaceView, now: float) -> Plan:
 
 
 def desired_orders(
-    pod: Pod, existing: Orders, matching: Iterable[str], view: NamespaceView, now: float
+    pod: Pod,
+    existing: Orders,
+    concerned: Iterable[Judged],
+    matching: Container[str],
+    view: NamespaceView,
+    now: float,
 ) -> Wanted:
     """The orders that a pod with a sidecar is to have.
 
     Args:
         pod: A pod that `takes_orders`.
         existing: What its annotation says now.
-        matching: Uids of the captures that select it.
+        concerned: The captures that select it or are in its orders.
+        matching: Uids of those that select it.
         view: Its namespace.
         now: Seconds since the epoch.
     """
-    matching = frozenset(matching)
     present = {entry.id: entry for entry in existing.captures}
     entries: list[CaptureOrder] = []
-    for judged in view.captures:
+    for judged in concerned:
         report = view.reports.get(judged.uid, {}).get(pod.metadata.uid)
         entry = _entry(judged, present.get(judged.uid), report, now, judged.uid in matching)
         if entry is not None:
@@ -207,13 +212,6 @@ def _says(text: str | None, orders: Orders) -> bool:
         return False
     by_id = tuple(sorted(current.captures, key=lambda entry: entry.id))
     return replace(current, captures=by_id) == orders
-
-
-def _carried(pod: Pod) -> frozenset[str]:
-    """The captures whose files this pod may still be shipping."""
-    if not takes_orders(pod):
-        return frozenset()
-    return frozenset(entry.id for entry in orders_in(pod).captures)
 
 
 def _is_expired(judged: Judged, now: float, kept: frozenset[str]) -> bool:

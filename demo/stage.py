@@ -33,12 +33,12 @@ class Stage:
     Attributes:
         kubectl: Speaks to it as its administrator.
         images: What runs there.
-        cluster: The disposable cluster; None on a given one.
+        disposable: The disposable cluster; None on a given one.
     """
 
     kubectl: Kubectl
     images: Images
-    cluster: cluster.Cluster | None = None
+    disposable: cluster.Cluster | None = None
 
 
 def prepare(say: Callable[[str], None]) -> Stage:
@@ -54,10 +54,10 @@ def prepare(say: Callable[[str], None]) -> Stage:
         stage.kubectl,
         control_image=stage.images.control,
         sidecar_image=stage.images.sidecar,
-        local_store=stage.cluster is not None,
+        local_store=stage.disposable is not None,
     )
-    if stage.cluster is not None:
-        node = stage.cluster.nodes[0].name
+    if stage.disposable is not None:
+        node = stage.disposable.nodes[0].name
         folder = STATE / "store"
         folder.mkdir(exist_ok=True)
         stage.kubectl.apply(installation.local_store_volume(node, str(folder)))

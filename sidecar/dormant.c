@@ -1,13 +1,12 @@
 /* The sidecar while it sleeps: PID 1 of the container. Waits for orders without a timer, starts
  * the worker when there are some, reaps it, starts it again when it dies, passes SIGTERM on.
- *
  *   dormant             run
  *   dormant --wait 3s   postStart hook: until the captures are open, at most so long; exits 0 always
- *
  * Static, no allocation, no stdio. The paths repeat nightcap/contract/paths.py (a test compares). */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -30,12 +29,12 @@
 #ifndef WORKER_SCRIPT
 #define WORKER_SCRIPT "/nightcap/app/sidecar/start.py"
 #endif
+#ifndef SLOW_POLL_MS
 #define SLOW_POLL_MS 5000
+#endif
 #define FIRST_BACKOFF_MS 100
 #define LAST_BACKOFF_MS 30000
 #define STEADY_MS 60000 /* a worker that lived so long begins its backoff anew */
-#define V9FS_MAGIC 0x01021997L /* gVisor's gofer, old Kata: inotify is there but stays silent */
-#define FUSE_MAGIC 0x65735546L /* virtiofs, newer Kata */
 
 static char orders_file[4096], data_link[4096], open_marker[4096];
 
@@ -103,7 +102,7 @@ static void read_version(char version[256]) {
         version[0] = 0;
 }
 
-static void quit_well(int signal_number) { (void)signal_number; _exit(0); }
+static void quit_well(int number) { (void)number, _exit(0); }
 
 static int wait_open(const char *text) {
     char *unit;
@@ -132,11 +131,12 @@ static pid_t start_worker(void) {
     return worker;
 }
 
+/* On gVisor's and old Kata's 9p and newer Kata's virtiofs inotify is there but stays silent. */
 static int watch_orders(const char *orders_dir) {
     struct statfs system;
     int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
     if (fd >= 0 && inotify_add_watch(fd, orders_dir, IN_MOVED_TO | IN_ONLYDIR) >= 0 &&
-        statfs(orders_dir, &system) == 0 && system.f_type != V9FS_MAGIC && system.f_type != FUSE_MAGIC)
+        statfs(orders_dir, &system) == 0 && system.f_type != V9FS_MAGIC && system.f_type != FUSE_SUPER_MAGIC)
         return fd;
     say("warning", "orders cannot be watched, looking at them now and then", "every_s", SLOW_POLL_MS / 1000);
     return -1; /* poll() passes over it */

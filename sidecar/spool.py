@@ -11,7 +11,6 @@ Whatever both touch is touched under `Spool.lock`.
 import json
 import os
 import re
-import shutil
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,6 +134,7 @@ class CaptureSpool:
         self.ordered_until = 0
         self.epoch = 0
         """Counts the times that the capture began, so that a late answer is not taken for a new."""
+        self.forgotten = False
         self._reserved = 0
 
     # What the capturing thread does.
@@ -289,7 +289,7 @@ class CaptureSpool:
             self.segments.clear()
             for entry in self.folder.iterdir() if self.folder.is_dir() else ():
                 if entry.is_dir():
-                    shutil.rmtree(entry, ignore_errors=True)
+                    _remove_tree(entry)
             self._save_quietly()
 
     def path(self, segment: Segment) -> Path:
@@ -310,6 +310,8 @@ class CaptureSpool:
         Raises:
             OSError: the spool takes no file.
         """
+        if self.forgotten:
+            return  # an answer that came late must not bring the folder back
         self.folder.mkdir(parents=True, exist_ok=True)
         new = self.folder / f"{LEDGER_FILE}.new"
         new.write_text(json.dumps(self._dump()))
@@ -441,7 +443,8 @@ class Spool:
                 for segment in capture.segments:
                     segment.removed = True
                 capture.segments.clear()
-                shutil.rmtree(capture.folder, ignore_errors=True)
+                capture.forgotten = True
+                _remove_tree(capture.folder)
 
     def make_room(self) -> bool:
         """Drop one segment because the disk is full; False when there is none to drop."""
@@ -495,6 +498,12 @@ class Spool:
                         bytes=victim.size,
                     )
             return bool(victims)
+
+
+def _remove_tree(folder: Path) -> None:
+    import shutil  # seldom needed, and slow to import
+
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def mend(path: Path) -> formats.Scan | None:

@@ -67,7 +67,7 @@ class Worker:
     def run(self) -> int:
         """Work until nothing is left to be done."""
         self._catch_signals()
-        self._marker.unlink(missing_ok=True)
+        self._remove_marker()
         self._spool.recover()
         self._read_orders()
         self._apply(time.monotonic(), links_changed=True)
@@ -102,6 +102,12 @@ class Worker:
             os.write(self._wake_in, b"w")
         except BlockingIOError:
             return  # it is awake already
+
+    def _remove_marker(self) -> None:
+        try:
+            self._marker.unlink(missing_ok=True)
+        except OSError as error:
+            log.error("open marker cannot be removed", error=error)
 
     def _mark_open(self) -> None:
         try:
@@ -460,5 +466,16 @@ class Worker:
 
 
 def main() -> int:
-    """Run one worker."""
-    return Worker(Settings.from_environ(os.environ)).run()
+    """Run one worker.
+
+    Returns:
+        0 when nothing is left to be done; 1 after a fault of its own: then the dormant program
+        starts it again, and it goes on from the spool.
+    """
+    try:
+        return Worker(Settings.from_environ(os.environ)).run()
+    except Exception as error:  # noqa: BLE001 - the last place where it can be said
+        import traceback
+
+        log.error("worker failed", error=repr(error), traceback=traceback.format_exc())
+        return 1

@@ -30,13 +30,17 @@ _LAG_STEP_SECONDS: Final = 0.005
 class ClusterCache:
     """Reflectors of all that decisions need."""
 
-    def __init__(self, client: KubeClient, namespace: str) -> None:
+    def __init__(
+        self, client: KubeClient, namespace: str, *, lag_seconds: float = _LAG_SECONDS
+    ) -> None:
         """Prepare to watch; nothing is asked before `start`.
 
         Args:
             client: The API server.
             namespace: Where Nightcap runs.
+            lag_seconds: How far behind the API server a watch may be.
         """
+        self._lag_seconds = lag_seconds
         self.running = CaptureIndex()
         self._namespaces = Reflector(
             client,
@@ -80,7 +84,7 @@ class ClusterCache:
         says otherwise is most likely milliseconds behind somebody's `kubectl label`, so it
         gets a moment to catch up: a pod wrongly left out stays so for its life.
         """
-        deadline = time.monotonic() + _LAG_SECONDS
+        deadline = time.monotonic() + self._lag_seconds
         while True:
             found = self._namespaces.get("", name)
             if found is None:

@@ -152,10 +152,18 @@ def find_sidecar(pod: Pod) -> int | None:
 
 
 def profile_of(container: Container) -> Profile | None:
-    """The profile that a container's securityContext is of, if of any."""
-    context = container.security_context or {}
-    for profile in Profile:
-        if _covers(context, security_context(profile, confine=False)):
+    """The profile that a container's securityContext is of, if of any.
+
+    What it drops is not looked at: policies of others add to that, in every container.
+    """
+    context = dict(container.security_context or {})
+    capabilities = context.pop("capabilities", None) or {}
+    wanted = security_context(Profile.STRICT, confine=False)
+    del wanted["capabilities"]
+    if not _covers(context, wanted) or not isinstance(capabilities, dict):
+        return None
+    for profile, asked in _CAPABILITIES.items():
+        if (capabilities.get("add") or []) == asked.get("add", []):
             return profile
     return None
 

@@ -19,7 +19,7 @@ _NAMED_PROTOCOLS = {
     "udplite": "(ip proto 136 or ip6 proto 136)",
 }
 _WITH_PORTS = frozenset({"tcp", "udp", "sctp"})
-_PORTS = re.compile(r"(\d{1,5})(?::(\d{1,5}))?")
+_PORTS = re.compile(r"([0-9]{1,5})(?::([0-9]{1,5}))?")
 
 # Words of the filter language that are not names of hosts, networks or services.
 # `host NAME` makes libpcap ask DNS while it compiles (capture would hang on the very
@@ -29,13 +29,13 @@ _WORDS = frozenset(
     and or not src dst host net mask port portrange less greater len gateway
     ether fddi tr wlan ip ip6 arp rarp tcp udp sctp icmp icmp6 igmp igrp pim ah esp vrrp carp
     proto protochain broadcast multicast inbound outbound ifindex link
-    vlan mpls pppoed pppoes geneve vxlan lat mopdl moprc decnet atalk aarp iso stp ipx netbeui
+    vlan mpls pppoed pppoes geneve lat mopdl moprc decnet atalk aarp iso stp ipx netbeui
     clnp esis isis type subtype dir addr1 addr2 addr3 addr4 ra ta
     icmptype icmpcode icmp6type icmp6code tcpflags
     icmp-echoreply icmp-unreach icmp-sourcequench icmp-redirect icmp-echo icmp-routeradvert
     icmp-routersolicit icmp-timxceed icmp-paramprob icmp-tstamp icmp-tstampreply icmp-ireq
     icmp-ireqreply icmp-maskreq icmp-maskreply
-    icmp6-destinationrunreach icmp6-packettoobig icmp6-timeexceeded icmp6-parameterproblem
+    icmp6-destinationunreach icmp6-packettoobig icmp6-timeexceeded icmp6-parameterproblem
     icmp6-echo icmp6-echoreply icmp6-multicastlistenerquery icmp6-multicastlistenerreportv1
     icmp6-multicastlistenerdone icmp6-routersolicit icmp6-routeradvert icmp6-neighborsolicit
     icmp6-neighboradvert icmp6-redirect
@@ -47,13 +47,18 @@ _WORDS = frozenset(
 _SERVICES = frozenset(
     "domain http https ssh smtp ntp snmp ldap ldaps mysql postgresql redis ftp telnet".split()
 )
-# An address may hold `:` and `.`, a word may hold `-`; all else separates.
-_TOKEN = re.compile(r"[0-9A-Za-z_.:][0-9A-Za-z_.:-]*")
-_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|\d+")
-_NUMBER_RANGE = re.compile(r"\d{1,5}-\d{1,5}")
-_INDEXED = re.compile(r"([A-Za-z][A-Za-z0-9-]*)$")
-_MAC = re.compile(r"(?:[0-9A-Fa-f]{1,2}[:.-]){5}[0-9A-Fa-f]{1,2}")
-_DOTTED_PART = re.compile(r"\d{1,3}(?:\.\d{1,3}){0,3}")
+# As libpcap's scanner cuts: an address may hold `:` and `.`, a word `-`, and a backslash
+# makes a plain name of what would be a word of the language.
+_TOKEN = re.compile(r"\\?[0-9A-Za-z_.:][0-9A-Za-z_.:-]*|\S")
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
+_NUMBER_RANGE = re.compile(r"[0-9]{1,5}-[0-9]{1,5}")
+_ESCAPED = re.compile(r"\\[a-z][a-z0-9-]*")
+_MAC = re.compile(r"[0-9a-f]{1,2}([:.-])[0-9a-f]{1,2}(?:\1[0-9a-f]{1,2}){4}")
+_DOTTED_PART = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){0,3}")
+_BYTES = re.compile(r"[0-9]+:[0-9]+")
+_CONNECTIVES = frozenset({"or", "and", "not", "(", "!", "&", "|"})
+# What a name that follows stands for; connectives hand it on (`port http or https`).
+_KINDS = {"port": "port", "portrange": "range", "proto": "protocol", "protochain": "protocol"}
 
 
 class BadFilter(ValueError):
@@ -132,25 +137,42 @@ def check_expression(text: str) -> None:
     for character in text:
         if not (character.isascii() and (character.isprintable() or character in "\t\n")):
             raise BadFilter(f"filter holds the character {character!r}; only plain text is allowed")
+    kind = ""
     for token in _TOKEN.findall(text):
-        if not _is_harmless(token):
+        word = token.lower()
+        if not _is_harmless(word, kind):
             raise BadFilter(
-                f"filter names {token[:60]!r}: names of hosts, networks and services are not "
-                "looked up here; write addresses and port numbers"
+                f"filter names {token[:60]!r}: names of hosts and networks are not looked up "
+                "here; write addresses and port numbers"
             )
+        kind = _kind_after(word, kind)
 
 
-def _is_harmless(token: str) -> bool:
-    word = token.lower()
-    if word in _WORDS or word in _SERVICES or _NUMBER.fullmatch(word):
+def _kind_after(word: str, kind: str) -> str:
+    if word in _KINDS:
+        return _KINDS[word]
+    stays = word in _CONNECTIVES or word in _SERVICES or _NUMBER.fullmatch(word)
+    return kind if stays or _NUMBER_RANGE.fullmatch(word) or word.startswith("\\") else ""
+
+
+def _is_harmless(word: str, kind: str) -> bool:
+    """Whether libpcap needs nobody's help with a word.
+
+    Args:
+        word: In lower case.
+        kind: What a name would stand for here: port, range, protocol, or "" for a host.
+    """
+    if not (word[0].isalnum() or word[0] in "\\_.:"):
+        return True  # an operator
+    if word in _WORDS or _NUMBER.fullmatch(word) or _BYTES.fullmatch(word):
         return True
-    if _NUMBER_RANGE.fullmatch(word) or _MAC.fullmatch(word) or _DOTTED_PART.fullmatch(word):
-        return True
-    # Accessors: `tcp[13:2]` reaches here as `tcp` and `13:2`; arithmetic such as `len-4` as a
-    # word and a number joined by `-`.
-    if re.fullmatch(r"\d+:\d+", word):
-        return True
-    if all(part in _WORDS or _NUMBER.fullmatch(part) for part in word.split("-")):
+    if word in _SERVICES:
+        return kind == "port"
+    if _NUMBER_RANGE.fullmatch(word):
+        return kind == "range"
+    if word.startswith("\\"):
+        return kind == "protocol" and _ESCAPED.fullmatch(word) is not None
+    if _MAC.fullmatch(word) or _DOTTED_PART.fullmatch(word):
         return True
     try:
         ipaddress.ip_address(word)

@@ -20,7 +20,7 @@ CAPTURE_ID: Final = re.compile(r"[0-9a-f](?:[0-9a-f-]{0,61}[0-9a-f])?")
 """A capture's uid as it may be used for a folder and in a path."""
 INTERFACE: Final = re.compile(r"[^/:%\s\x00-\x1f\x7f]{1,15}")
 """A network interface's name as the kernel allows it (dev_valid_name), `%` excepted."""
-_COLLECTOR: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):(\d{1,5})")
+_COLLECTOR: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+)):([0-9]{1,5})")
 
 
 class BadOrders(ValueError):

@@ -13,10 +13,10 @@ from typing import Final
 from nightcap.contract.orders import CAPTURE_ID, is_interface
 from nightcap.contract.uploads import BadUploadPath, quote_interface, unquote_interface
 
-SEGMENT_FILE: Final = re.compile(r"(\d{8})\.pcap")
+SEGMENT_FILE: Final = re.compile(r"([0-9]{8})\.pcap")
 _NAMESPACE: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _POD_NAME: Final = re.compile(r"[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?")
-_FILE_NAME: Final = re.compile(r"(?P<pod>[^_]+)_(?P<interface>.+)-(?P<first>\d{1,20})\.pcap")
+_FILE_NAME: Final = re.compile(r"(?P<pod>[^_]+)_(?P<interface>.+)-(?P<first>[0-9]{1,20})\.pcap")
 
 
 class BadName(ValueError):

@@ -25,6 +25,15 @@ _IN_CLUSTER_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _POOL_SIZE = 64
 """Idle connections kept: one for each of 32 threads, and one for each watch."""
 _CHUNK_BYTES = 65536
+_SOCKET_OPTIONS = [
+    *urllib3.connection.HTTPConnection.default_socket_options,
+    # A watch only listens: without probes it would not notice for minutes that the
+    # network, or the machine at the other end, is gone.
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+]
 
 MERGE_PATCH = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -39,6 +48,7 @@ class KubeClient:
     def __init__(self, configuration: Any) -> None:
         """Take a `kubernetes.client.Configuration` that is filled in."""
         configuration.connection_pool_maxsize = _POOL_SIZE
+        configuration.socket_options = _SOCKET_OPTIONS
         self._configuration = configuration
         self._api = ApiClient(configuration)
         self._pid = os.getpid()

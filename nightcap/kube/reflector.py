@@ -24,9 +24,10 @@ log = logging.getLogger(__name__)
 
 _PAGE = 500
 _WATCH_SECONDS = (240, 360)
-_SILENCE_SECONDS = 30
-"""How much longer than its own time a watch may be silent before it counts as dead."""
-_SHORT_WATCH_SECONDS = 1.0
+_SILENCE_SECONDS = 120
+"""How long a watch may be silent before it counts as dead; bookmarks come every minute."""
+_GOOD_WATCH_SECONDS = 5.0
+"""A watch that ends sooner, and without an event, is a failure however it ended."""
 _FIRST_DELAY_SECONDS = 0.5
 _MAX_DELAY_SECONDS = 30.0
 
@@ -138,6 +139,8 @@ class Reflector(Generic[T]):
         """Complete lists so far; more than one means that a watch's history was lost."""
         self.watches = 0
         """Watches begun so far."""
+        self.events = 0
+        """Events applied so far, bookmarks included."""
         self.failures = 0
         """Requests that failed, and watches that broke."""
         self.last_heard_at = 0.0
@@ -198,13 +201,13 @@ class Reflector(Generic[T]):
         delay = _FIRST_DELAY_SECONDS
         must_list = True
         while not self._stopping.is_set():
-            began_at = time.monotonic()
+            began_at, events_before = time.monotonic(), self.events
             try:
                 if must_list:
                     self._list()
                     must_list = False
                 self._watch()
-                failed = time.monotonic() - began_at < _SHORT_WATCH_SECONDS
+                failed = time.monotonic() - began_at < _GOOD_WATCH_SECONDS
             except Gone as error:
                 must_list, failed = True, True
                 log.info("watch history lost", extra={"watch": self.name, "said": str(error)})
@@ -216,7 +219,9 @@ class Reflector(Generic[T]):
                 must_list, failed = True, True
                 self.failures += 1
                 log.exception("watch failed", extra={"watch": self.name})
-            if not failed or time.monotonic() - began_at > _MAX_DELAY_SECONDS:
+            lived = time.monotonic() - began_at > _GOOD_WATCH_SECONDS
+            if lived or self.events > events_before:
+                # What broke had worked: this is the first failure of a new kind.
                 delay = _FIRST_DELAY_SECONDS
             if failed:
                 self._stopping.wait(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
@@ -280,7 +285,7 @@ class Reflector(Generic[T]):
             "resourceVersion": self._version,
             "timeoutSeconds": str(seconds),
         }
-        stream = self._client.stream_lines(self._path, query, seconds + _SILENCE_SECONDS)
+        stream = self._client.stream_lines(self._path, query, _SILENCE_SECONDS)
         self.watches += 1
         self.last_heard_at = time.monotonic()
         try:
@@ -294,6 +299,7 @@ class Reflector(Generic[T]):
                         return
                     self.last_heard_at = time.monotonic()
                     self._apply(_decode_event(line))
+                    self.events += 1
         finally:
             with self._lock:
                 self._stream = None

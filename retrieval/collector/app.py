@@ -5,6 +5,7 @@ GET           /v1/reports?after=CURSOR                         a right on that p
 GET           /healthz, /readyz                                nobody's token
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -133,11 +134,9 @@ class CollectorApp:
         if path == "/healthz":
             return Answer(HTTPStatus.OK, body=b"ok\n")
         if path == "/readyz":
-            return (
-                Answer(HTTPStatus.OK, body=b"ok\n")
-                if self._parties.is_ready()
-                else _later("not ready: waiting for certificates or the API server")
-            )
+            if self._parties.is_ready():
+                return Answer(HTTPStatus.OK, body=b"ok\n")
+            return _later("not ready: waiting for certificates or the API server")
         token = bearer_token(environ.get("HTTP_AUTHORIZATION"), None)
         if path == REPORTS_PATH and method == "GET":
             return self._read_reports(token, query)
@@ -157,8 +156,7 @@ class CollectorApp:
     def _look(self, key: SegmentKey, admitted: Admitted) -> Answer:
         state = self._store.segment(key)
         durable = self._store.wait_durable(key, state.size, DURABLE_SECONDS)
-        limit_is_reached = self._room(admitted, 0) is not Room.ENOUGH
-        headers = _headers(state.size, durable, admitted, limit_is_reached=limit_is_reached)
+        headers = _headers(state.size, durable, admitted, self._room(admitted, 0))
         headers[uploads.COMPLETE] = uploads.format_boolean(state.complete)
         return Answer(HTTPStatus.NO_CONTENT, headers)
 
@@ -175,14 +173,13 @@ class CollectorApp:
             self._check_start(key, body)
         room = self._room(admitted, len(body))
         if room is Room.EXCEEDED:
-            raise StoreFull("the capture's limits.maxSize is exceeded in this pod")
+            sentence = "the capture's limits.maxSize is exceeded in this pod"
+            return _refuse(HTTPStatus.INSUFFICIENT_STORAGE, sentence, _until(admitted, room))
         try:
             state = self._store.append(key, upload.offset, body, complete=upload.complete)
         except OffsetConflict as conflict:
             known = conflict.segment
-            headers = _headers(
-                known.size, known.durable, admitted, limit_is_reached=room is not Room.ENOUGH
-            )
+            headers = _headers(known.size, known.durable, admitted, room)
             headers[uploads.COMPLETE] = uploads.format_boolean(known.complete)
             return _refuse(HTTPStatus.CONFLICT, _conflict(upload, conflict), headers)
         durable = self._make_durable(key, state.size)
@@ -190,11 +187,7 @@ class CollectorApp:
             metrics.APPENDED_BYTES.inc(len(body))
             self._drop_oldest(admitted)
             self._reports.touch(admitted.stream)
-        limit_is_reached = room is not Room.ENOUGH
-        return Answer(
-            HTTPStatus.NO_CONTENT,
-            _headers(state.size, durable, admitted, limit_is_reached=limit_is_reached),
-        )
+        return Answer(HTTPStatus.NO_CONTENT, _headers(state.size, durable, admitted, room))
 
     def _begin(self, admitted: Admitted) -> None:
         if admitted.new is None:
@@ -221,7 +214,8 @@ class CollectorApp:
     def _make_durable(self, key: SegmentKey, size: int) -> int:
         started = time.monotonic()
         durable = self._store.wait_durable(key, size, DURABLE_SECONDS)
-        metrics.DURABLE_SECONDS.observe(time.monotonic() - started)
+        if size:
+            metrics.DURABLE_SECONDS.observe(time.monotonic() - started)
         return durable
 
     def _room(self, admitted: Admitted, coming_bytes: int) -> Room:
@@ -261,19 +255,23 @@ def _limit(admitted: Admitted) -> tuple[int, WhenFull]:
     return settings.limit.bytes, settings.when_full
 
 
-def _headers(
-    size: int, durable: int, admitted: Admitted, *, limit_is_reached: bool
-) -> dict[str, str]:
-    headers = {
+def _headers(size: int, durable: int, admitted: Admitted, room: Room) -> dict[str, str]:
+    return {
         uploads.OFFSET: str(size),
         uploads.DURABLE: str(durable),
         uploads.PACE: str(PACE_SECONDS),
+        **_until(admitted, room),
     }
+
+
+def _until(admitted: Admitted, room: Room) -> dict[str, str]:
     settings = admitted.settings
-    if settings is not None:
-        is_over = settings.suspended or limit_is_reached
-        headers[uploads.UNTIL] = str(ENDED if is_over else int(settings.ends_at))
-    return headers
+    if settings is None:
+        return {}
+    is_over = settings.suspended or (
+        room is not Room.ENOUGH and settings.when_full is WhenFull.FINISH
+    )
+    return {uploads.UNTIL: str(ENDED if is_over else int(settings.ends_at))}
 
 
 def _read_body(environ: dict[str, Any], length: int) -> bytes:
@@ -292,8 +290,9 @@ def _drain(environ: dict[str, Any]) -> None:
     """Take the rest of a refused body: the server would cut the connection, answer and all."""
     length = environ.get("CONTENT_LENGTH") or "0"
     if length.isascii() and length.isdigit() and int(length[:18]) <= uploads.MAX_BODY_BYTES:
-        while environ["wsgi.input"].read(2**16):
-            pass
+        with contextlib.suppress(OSError):
+            while environ["wsgi.input"].read(2**16):
+                pass
 
 
 def _raw_target(environ: dict[str, Any]) -> str:

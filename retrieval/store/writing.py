@@ -10,6 +10,7 @@ import os
 import shutil
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +72,7 @@ class DirectoryStore(ReadableDirectory):
         self._open: dict[SegmentKey, _Open] = {}
         self._dirty: dict[SegmentKey, _Open] = {}
         self._dirty_folders: set[Path] = set()
-        self._retired: list[_Open] = []
+        self._retired: deque[_Open] = deque()
         self._tallies: dict[StreamKey, Tally] = {}
         self._tally_lock = threading.Lock()
         self._meta_lock = threading.Lock()
@@ -82,7 +83,16 @@ class DirectoryStore(ReadableDirectory):
         self._thread = threading.Thread(target=self._commit_for_ever, name="commit", daemon=True)
 
     def start(self) -> None:
-        """Begin to commit; after a fork, in the process that appends."""
+        """Begin to commit; after a fork, in the process that appends.
+
+        Raises:
+            StoreFailed: the directory cannot be written to.
+        """
+        if not os.access(self.root, os.W_OK | os.X_OK):
+            raise StoreFailed(
+                f"{self.root} is no directory that uid {os.geteuid()} may write to; "
+                "mount a volume there, with an fsGroup of the pod"
+            )
         self._thread.start()
 
     def close(self) -> None:
@@ -235,10 +245,10 @@ class DirectoryStore(ReadableDirectory):
             try:
                 if create:
                     if not folder.is_dir():
-                        folder.mkdir()
+                        folder.mkdir(exist_ok=True)  # another segment's first append may come first
                         self._dirty_folders.add(folder.parent)
                     self._dirty_folders.add(folder)
-                    flags |= os.O_CREAT | os.O_EXCL
+                    flags |= os.O_CREAT  # an empty one may be left of a crash
                 descriptor = os.open(path, flags, 0o640)
                 size = os.fstat(descriptor).st_size
             except OSError as error:
@@ -279,6 +289,7 @@ class DirectoryStore(ReadableDirectory):
             self._dirty.pop(key, None)
             segment.gone = True
             self._retired.append(segment)
+            self._wanted.set()
 
     def _forget(self, stream: StreamKey) -> None:
         for key in [key for key in tuple(self._open) if key.stream == stream]:
@@ -300,9 +311,8 @@ class DirectoryStore(ReadableDirectory):
                 time.sleep(max(0.0, self._commit_seconds - (time.monotonic() - started)))
 
     def _commit(self) -> None:
-        retired, self._retired = self._retired, []
-        for segment in retired:
-            os.close(segment.descriptor)
+        while self._retired:
+            os.close(self._retired.popleft().descriptor)
         batch = []
         for key in tuple(self._dirty):
             segment_or_none = self._dirty.pop(key, None)
@@ -320,9 +330,10 @@ class DirectoryStore(ReadableDirectory):
                     segment.error = fault
             self._committed.notify_all()
         for segment in batch:
-            if segment.finish and not segment.dirty and not segment.gone:
+            if segment.finish or segment.error is not None:
                 with self._lock(segment.key):
-                    self._retire(segment.key)
+                    if not (segment.gone or (segment.dirty and segment.error is None)):
+                        self._retire(segment.key)
 
     def _sync(self, segment: _Open) -> int | None:
         """Make one segment safe, and give it its final name when it is complete."""
@@ -366,6 +377,7 @@ class DirectoryStore(ReadableDirectory):
             except FileNotFoundError:
                 continue  # its capture was deleted
             except OSError as error:
+                self._dirty_folders.add(folder)
                 return error
         return None
 

@@ -19,7 +19,9 @@ from tests.cluster.cache import cached_part, digest, part_folder
 from tests.cluster.commands import run
 from tests.cluster.errors import MachineNotReady
 
-INCLUDED = ("ca-certificates", "libpcap0.8", "python3")
+# After bookworm the library's package has a new name; the file in it has not.
+_PCAP_BY_RELEASE = {"bookworm": "libpcap0.8"}
+_PCAP = "libpcap0.8t64"
 
 # Nothing in a container reads these, and every node unpacks them. A path ends in / when only its
 # content goes.
@@ -42,9 +44,14 @@ def release() -> str:
     return codename(Path("/etc/os-release").read_text())
 
 
+def included(codename: str) -> tuple[str, ...]:
+    """The packages of the base image on top of a minimal Debian of that release."""
+    return ("ca-certificates", _PCAP_BY_RELEASE.get(codename, _PCAP), "python3")
+
+
 def base_key() -> str:
     """The hash of what decides the base image. The mirror's address is not in it."""
-    return digest([release(), *INCLUDED, *UNUSED, *OF_THE_MACHINE])
+    return digest([release(), *included(release()), *UNUSED, *OF_THE_MACHINE])
 
 
 def base_reference() -> str:
@@ -76,7 +83,7 @@ def _bootstrap(folder: Path) -> None:
         [
             "debootstrap",
             "--variant=minbase",
-            f"--include={','.join(INCLUDED)}",
+            f"--include={','.join(included(release()))}",
             source.suite,
             root,
             source.uri,

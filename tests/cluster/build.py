@@ -55,9 +55,11 @@ def build_for_images(printer: Printer) -> None:
 
 
 def _build(find_missing: Callable[[], list[str]], printer: Printer) -> None:
-    if not find_missing():
+    wanted = find_missing()
+    if not wanted:
         return
-    preflight.check_to_build(cache_folder())
+    needs_go = any(part.name in wanted for part in programs.GO_PARTS)
+    preflight.check_to_build(cache_folder(), needs_go=needs_go)
     with build_lock():
         # Another build may have made it all while we waited for the lock.
         missing = find_missing()

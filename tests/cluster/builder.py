@@ -1,4 +1,4 @@
-"""Buildah on a storage of our own: the machine's images and settings are neither used nor touched."""
+"""Buildah on a storage of our own, so that the machine's images and settings stay out of it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ MOST_STORED_BYTES = 8 * 2**30
 
 
 def storage_folder() -> Path:
+    """Where layers and buildah's settings are kept."""
     return cache_folder() / "containers"
 
 
 def buildah(*words: str) -> str:
-    """Run buildah on a storage of our own, with no configuration of the machine's."""
+    """Run buildah on our storage, with no configuration of the machine's; returns its output."""
     storage = storage_folder()
     storage.mkdir(parents=True, exist_ok=True)
+    # Every image here was made here.
     policy = storage / "policy.json"
     policy.write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     (storage / "storage.conf").write_text('[storage]\ndriver = "overlay"\n')
@@ -51,6 +53,7 @@ def buildah(*words: str) -> str:
 
 
 def has_image(reference: str) -> bool:
+    """Whether the storage has an image of that name."""
     try:
         buildah("inspect", "--type=image", reference)
     except CommandFailed:

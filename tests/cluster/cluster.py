@@ -105,9 +105,12 @@ class Cluster:
         """The log file of one of the programs."""
         return processes.recorded()[program].program.log_file
 
-    def stop(self, program: str) -> None:
-        """Ask a program of the cluster to end, and wait; insist after ten seconds."""
-        processes.end_recorded(program, grace_seconds=10)
+    def stop(self, program: str, *, grace_seconds: float = 10) -> None:
+        """Ask a program of the cluster to end, and wait; insist after the grace time.
+
+        The API server takes all of it while somebody watches.
+        """
+        processes.end_recorded(program, grace_seconds=grace_seconds)
 
     def kill(self, program: str) -> None:
         """End a program of the cluster at once, as a crash would."""
@@ -124,9 +127,9 @@ class Cluster:
             processes.start(record.program)
         boot.wait_until_serving(program)
 
-    def restart(self, program: str) -> None:
+    def restart(self, program: str, *, grace_seconds: float = 10) -> None:
         """Stop a program and start it again; returns when it serves."""
-        self.stop(program)
+        self.stop(program, grace_seconds=grace_seconds)
         self.start(program)
 
 

@@ -33,7 +33,7 @@ KERNEL_FEATURES: Mapping[str, str] = {
         "/proc/sys/net/netfilter/nf_conntrack_max"
     ),
 }
-FREE_BYTES_TO_BUILD = 12 * 2**30
+FREE_BYTES_TO_BUILD = 8 * 2**30
 FREE_BYTES_TO_BOOT = 2 * 2**30
 
 
@@ -55,7 +55,7 @@ def check_to_boot() -> None:
     )
 
 
-def check_to_build(cache: Path) -> None:
+def check_to_build(cache: Path, *, needs_go: bool) -> None:
     """Refuse a machine that cannot build the parts: packages, apt's sources, network, room.
 
     Raises:
@@ -67,7 +67,7 @@ def check_to_build(cache: Path) -> None:
             *root_faults(os.geteuid()),
             *package_faults(packages.missing_packages(), can_install=packages.can_install()),
             *apt_faults(),
-            *download_faults(),
+            *(download_faults() if needs_go else []),
             *disk_faults(shutil.disk_usage(existing).free, FREE_BYTES_TO_BUILD, str(existing)),
         ]
     )

@@ -11,7 +11,6 @@ import pytest
 
 from nightcap.contract.orders import Limit, Rotation
 from nightcap.pcap.formats import PcapReader, scan
-from tests.netns.net import ip
 from tests.netns.pods import ID, ID_2, Pod, an_order, wait_for
 
 pytestmark = pytest.mark.netns
@@ -308,7 +307,7 @@ def test_a_killed_worker_leaves_only_whole_records_and_counts_on(pod: Pod) -> No
 
 def test_bad_filters_missing_interfaces_and_bad_orders_are_states_not_ends(pod: Pod) -> None:
     pod.order(
-        an_order(filter="udp prt 53"),
+        an_order(filter="udp port port"),
         an_order(id=ID_2, interfaces=("net9",)),
         an_order(id="0a", filter="host example.org"),
         an_order(id="0b", filter="udp) or (tcp"),
@@ -382,8 +381,7 @@ def test_a_link_that_goes_down_and_up_is_captured_on(pod: Pod) -> None:
     pod.link.pod.ip("link", "set", "eth0", "down")
     time.sleep(0.3)
     pod.link.pod.ip("link", "set", "eth0", "up")
-    ip("netns", "exec", pod.link.peer.name, "ping", "-c1", "-W3", pod.link.pod.address)
-    wait_for(lambda: pod.events()[-1] != "interface not captured", "opened again")
+    time.sleep(1)  # the kernel's own link watch takes its time
     pod.link.send(5)
     settle()
     assert pod.terminate() == 0

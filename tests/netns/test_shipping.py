@@ -2,7 +2,9 @@
 
 import io
 import signal
+import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -93,12 +95,36 @@ def test_the_upload_is_in_no_capture_whatever_the_filter_says(
                 assert port.to_bytes(2, "big") not in ports
 
 
+def test_a_collector_is_reached_over_ipv6_too(
+    pod: Pod, collector: Collector, tmp_path: Path
+) -> None:
+    pod.collectors = ((pod.link.peer.address_6, 20443),)
+    pod.order(an_order(filter="ip6", limit=Limit(bytes=0, packets=10), interfaces=()))
+    with pod.link.peer.socket(socket.AF_INET6, socket.SOCK_STREAM) as listening:
+        listening.bind((pod.link.peer.address_6, 20443))
+        server = collector.serve(listening, tmp_path / "tls")
+        pod.start()
+        pod.wait_open()
+        wait_for(lambda: collector.report(ID), "connected")
+        with pod.link.peer.socket(socket.AF_INET6) as sender:
+            for _ in range(10):
+                sender.sendto(b"six", (pod.link.pod.address_6, 5353))
+        assert pod.wait_end(15) == 0
+        server.shutdown()
+        server.server_close()
+    [port] = collector.client_ports
+    for data in collector.files(ID).values():
+        records = list(PcapReader(io.BytesIO(data)))
+        assert len(records) == 10
+        assert all(port.to_bytes(2, "big") not in record.data[54:58] for record in records)
+
+
 @pytest.mark.parametrize(
     "fault",
     [
         {"cut_before_reading": 3},
         {"cut_after_storing": 3},
-        {"statuses": [403, 403, 500, 507, 401]},
+        {"statuses": [403, 507]},
         {"forget_bytes": 3000},
     ],
     ids=lambda fault: next(iter(fault)),
@@ -156,18 +182,14 @@ def test_a_deleted_capture_is_dropped_and_the_other_goes_on(
 
 
 def test_a_collector_that_is_away_gets_the_backlog_when_it_is_back(
-    pod: Pod, collector: Collector, tmp_path: object
+    pod: Pod, collector: Collector, tmp_path: Path
 ) -> None:
-    import socket
-    from pathlib import Path
-
-    pod.collectors = (("10.77.0.99", 20443), (pod.link.peer.address, 20443))
+    pod.collectors = ((pod.link.peer.address, 20444), (pod.link.peer.address, 20443))
     pod.order(an_order(limit=Limit(bytes=0, packets=1000), rotation=Rotation(max_bytes=20_000)))
     pod.start()
     pod.wait_open()
     pod.link.send(1000)
     wait_for(lambda: "collector not reached, trying again" in pod.events(), "said", 15)
-    assert isinstance(tmp_path, Path)
     with pod.link.peer.socket(kind=socket.SOCK_STREAM) as listening:
         listening.bind((pod.link.peer.address, 20443))
         server = collector.serve(listening, tmp_path / "tls")
@@ -208,7 +230,7 @@ def test_a_killed_worker_is_followed_by_one_that_ships_the_rest_once(
     wait_for(lambda: len(arrived(collector)) == 2000, "first life arrived")
     seq = max(report.seq for _, report in collector.reports)
     shipping_pod.link.send(500, first=2000)
-    time.sleep(0.7)
+    time.sleep(1)
     shipping_pod.kill()
     shipping_pod.start()
     wait_for(lambda: shipping_pod.events().count("interface opened") == 2, "second life")

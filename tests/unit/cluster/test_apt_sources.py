@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from tests.cluster.apt_sources import (
@@ -8,6 +10,7 @@ from tests.cluster.apt_sources import (
     parse_deb822,
     parse_one_line,
 )
+from tests.cluster.base_image import included
 
 DEB822 = """\
 Types: deb deb-src
@@ -82,7 +85,7 @@ def test_the_code_name_is_read_from_os_release(text: str, name: str) -> None:
     assert codename(text) == name
 
 
-def test_both_forms_are_read_from_apts_folder(tmp_path) -> None:
+def test_both_forms_are_read_from_apts_folder(tmp_path: Path) -> None:
     (tmp_path / "sources.list.d").mkdir()
     (tmp_path / "sources.list").write_text("deb http://a.example/debian sid main\n")
     (tmp_path / "sources.list.d" / "b.sources").write_text(
@@ -93,3 +96,8 @@ def test_both_forms_are_read_from_apts_folder(tmp_path) -> None:
         "http://a.example/debian",
         "http://b.example/debian",
     ]
+
+
+def test_the_packets_library_is_found_under_its_name_in_each_release() -> None:
+    assert "libpcap0.8" in included("bookworm")
+    assert "libpcap0.8t64" in included("trixie")

@@ -30,7 +30,7 @@ def test_a_duration_is_a_sum_of_numbers_with_units(text, seconds):
 @pytest.mark.parametrize(
     "text",
     ["", "5", "-5m", "+5m", "5 m", "5m ", "m", "1w", "1H", "0s", "0.0001h-", "367d", "1e3s",
-     "９s", "1.s", ".5s", "9" * 41 + "s", "1s\n", "inf", "nan"],
+     "\uff19s", "1.s", ".5s", "9" * 41 + "s", "1s\n", "inf", "nan"],
 )  # fmt: skip
 def test_a_bad_duration_is_quoted_with_the_rule(text):
     with pytest.raises(BadQuantity) as caught:
@@ -55,7 +55,7 @@ def test_a_size_is_a_number_with_an_optional_unit(value, size):
 
 
 @pytest.mark.parametrize(
-    "value", ["", "-1", -1, "1 Mi", "1mi", "1KiB", "1025Ti", "１", "1e6", "1.Mi", "Mi", "1Mi\n"]
+    "value", ["", "-1", -1, "1 Mi", "1mi", "1KiB", "1025Ti", "\uff11", "1e6", "1.Mi", "Mi", "1Mi\n"]
 )
 def test_a_bad_size_is_quoted_with_the_rule(value):
     with pytest.raises(BadQuantity) as caught:

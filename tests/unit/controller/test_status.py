@@ -224,6 +224,11 @@ def test_a_pod_that_has_nothing_to_say_is_not_called_silent(view):
     assert status_of(view, NOW + 1000)["pods"]["notReporting"] == 0
 
 
+def test_a_pod_that_has_not_got_its_orders_yet_is_not_called_silent():
+    (update,) = writes(a_view([a_capture(created=NOW - 1000)], [a_pod()]), NOW)
+    assert update.status["pods"]["notReporting"] == 0
+
+
 def test_a_sidecar_that_does_not_start_is_named_with_the_kubelets_reason():
     pod = a_pod()
     waits = (ContainerStatus("nightcap", state={"waiting": {"reason": "CrashLoopBackOff"}}),)

@@ -61,11 +61,11 @@ def test_exception_is_told_with_its_traceback() -> None:
     stream = io.StringIO()
     log = setup_logging("webhook", stream=stream)
     try:
-        raise ValueError("what happened")
+        int("what happened")
     except ValueError:
         log.exception("not handled")
     (line,) = written(stream)
-    assert line["error"] == "ValueError('what happened')"
+    assert str(line["error"]).startswith('ValueError("invalid literal')
     assert "test_logs.py" in str(line["traceback"])
 
 

@@ -268,3 +268,27 @@ def test_line_cut_in_the_middle_is_fetched_again(
     api.cut_watches()
     eventually(lambda: things.names() == ["a"])
     assert things.reflector.lists == 1
+
+
+def test_patience_grows_only_while_nothing_comes(
+    api: SmallApi, follow: Callable[..., Followed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a real server, the fourth restart within minutes cost 12 s of blindness."""
+    things = follow()
+    for n in range(12):  # 2**12 times the first delay would be a minute
+        api.put(f"{LIST}/p{n}")
+        eventually(lambda n=n: len(things.names()) == n + 1)  # type: ignore[misc]
+        api.cut_watches()
+    api.put(f"{LIST}/last")
+    eventually(lambda: "last" in things.names(), seconds=2)
+
+
+def test_history_that_is_lost_again_and_again_is_not_listed_without_pause(
+    api: SmallApi, follow: Callable[..., Followed]
+) -> None:
+    things = follow()
+    page = {"metadata": {"resourceVersion": "200"}, "items": []}
+    api.answers["GET", LIST] = [(410, GONE), (200, page)] * 500
+    api.cut_watches()
+    time.sleep(1)
+    assert 2 <= things.reflector.lists < 10

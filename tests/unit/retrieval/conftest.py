@@ -10,6 +10,7 @@ from tests.unit.retrieval.programs import Installation
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[DirectoryStore]:
+    (tmp_path / "store").mkdir()
     opened = DirectoryStore(tmp_path / "store", commit_seconds=0.002)
     opened.start()
     yield opened

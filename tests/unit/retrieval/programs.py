@@ -14,6 +14,7 @@ import yaml
 
 from certs.bundle import Bundle, data_of
 from certs.issue import new_leaf, new_root
+from nightcap.contract.paths import collector_name
 from tests.unit.retrieval.fake_api import FakeApi
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,7 +31,8 @@ class Installation:
         self.processes: list[subprocess.Popen[bytes]] = []
         now = time.time()
         root = new_root(1, now)
-        leaf = new_leaf(root, ["localhost"], now)
+        leaf = new_leaf(root, ["localhost", collector_name(1)], now)
+        self.ca = root.certificate
         bundle = Bundle(pairs={1: leaf}, current=1, ca_bundle=root.certificate)
         self.trust = ssl.create_default_context(cadata=root.certificate)
         api.secrets = [

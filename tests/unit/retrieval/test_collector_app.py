@@ -337,6 +337,7 @@ def test_far_above_its_limit_a_capture_is_refused(
     assert collector.patch(HEADER + bytes(1400)).status_code == 204
     answer = collector.patch(bytes(100), 1424)
     assert (answer.status_code, "limits.maxSize" in answer.text) == (507, True)
+    assert answer.headers["Nightcap-Until"] == "0"
     assert collector.patch(b"", 1424).status_code == 204  # a heartbeat brings its report
 
 
@@ -359,8 +360,8 @@ def test_a_ring_drops_its_oldest_complete_segment(collector: Collector) -> None:
 # Reports.
 
 
-def reports(collector: Collector, after: str = "", token: str = "controller-token") -> Any:
-    headers = {"Authorization": f"Bearer {token}"}
+def reports(collector: Collector, after: str = "", who: str = "controller-token") -> Any:
+    headers = {"Authorization": f"Bearer {who}"}
     answer = collector.client.get(f"/v1/reports?after={after}", headers=headers)
     return answer.json if answer.status_code == 200 else answer.status_code
 
@@ -395,9 +396,9 @@ def test_a_cursor_gives_only_what_changed_since(collector: Collector) -> None:
 
 
 def test_reports_are_for_those_with_the_right(collector: Collector) -> None:
-    assert reports(collector, token="nosy-token") == 403
-    assert reports(collector, token=TOKEN) == 401
-    assert reports(collector, token="") == 401
+    assert reports(collector, who="nosy-token") == 403
+    assert reports(collector, who=TOKEN) == 401
+    assert reports(collector, who="") == 401
 
 
 # Health and housekeeping.

@@ -4,27 +4,43 @@ import http.client
 import random
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from nightcap.contract.segments import SegmentKey, StreamKey
 from retrieval.store.directory import ReadableDirectory
-from tests.unit.retrieval.builders import CAPTURE, POD, a_capture, a_key, a_pcap, a_pod, a_report
+from tests.unit.retrieval.builders import CAPTURE, a_capture, a_key, a_pcap, a_pod, a_report
+from tests.unit.retrieval.fake_api import FakeApi
 from tests.unit.retrieval.programs import Installation
 
 PODS = {f"web-{number}": f"90d00000-0000-4000-8000-00000000000{number}" for number in range(4)}
 
 
-@pytest.fixture
-def port(installation: Installation) -> int:
-    api = installation.api
+def let_in(api: FakeApi) -> None:
     api.captures = [a_capture()]
     for name, uid in PODS.items():
         api.pods["storefront", name] = a_pod(name, uid)
         api.add_pod_token(f"token-of-{name}", "storefront", name, uid)
-    api.add_pod_token("token", "storefront", "web-9", POD)
-    api.pods["storefront", "web-9"] = a_pod("web-9")
-    return installation.start("collector")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Installation, int]]:
+    """One collector for the tests that leave it alive; each uses a pod of its own."""
+    api = FakeApi()
+    let_in(api)
+    installation = Installation(api, tmp_path_factory.mktemp("collector"))
+    yield installation, installation.start("collector")
+    installation.kill()
+    api.close()
+
+
+@pytest.fixture
+def connection(shared: tuple[Installation, int]) -> Iterator[http.client.HTTPSConnection]:
+    installation, port = shared
+    opened = installation.connect(port)
+    yield opened
+    opened.close()
 
 
 def append(
@@ -32,12 +48,12 @@ def append(
     body: bytes,
     offset: int,
     *,
-    token: str = "token",
+    who: str = "token-of-web-0",
     complete: bool = False,
     **headers: str,
 ) -> http.client.HTTPResponse:
     sent = {
-        "Authorization": f"Bearer {token}",
+        "Authorization": f"Bearer {who}",
         "Upload-Offset": str(offset),
         "Upload-Complete": "?1" if complete else "?0",
         **{name.replace("_", "-"): value for name, value in headers.items()},
@@ -49,69 +65,63 @@ def append(
 
 
 def test_one_connection_carries_appends_refusals_and_reports(
-    installation: Installation, port: int
+    connection: http.client.HTTPSConnection,
 ) -> None:
-    connection = installation.connect(port)
     pcap = a_pcap()
     assert append(connection, pcap, 0, Nightcap_Report=a_report()).status == 204
-    assert append(connection, pcap, 0).status == 409
     socket = connection.sock
     # A refusal reaches who is still sending, and the connection goes on.
-    assert append(connection, bytes(2**22), 0, token="stranger").status == 401
+    assert append(connection, bytes(2**22), 0, who="stranger").status == 401
     assert append(connection, bytes(2**22), 0).status == 409
     assert connection.sock is socket
     answer = append(connection, b"", len(pcap), complete=True)
     assert (answer.status, answer.headers["Nightcap-Durable"]) == (204, str(len(pcap)))
-    connection.close()
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_comes(
-    installation: Installation, port: int
+    connection: http.client.HTTPSConnection,
 ) -> None:
-    connection = installation.connect(port)
     connection.putrequest("PATCH", f"/v1/captures/{CAPTURE}/eth0/1")
-    connection.putheader("Authorization", "Bearer token")
+    connection.putheader("Authorization", "Bearer token-of-web-1")
     connection.putheader("Upload-Offset", "0")
     connection.putheader("Content-Length", str(2**22 + 1))
     connection.endheaders()
     assert connection.getresponse().status == 413
-    connection.close()
 
 
-def test_of_a_body_that_was_cut_nothing_is_kept(installation: Installation, port: int) -> None:
-    connection = installation.connect(port)
+def test_of_a_body_that_was_cut_nothing_is_kept(
+    connection: http.client.HTTPSConnection,
+) -> None:
     pcap = a_pcap()
-    append(connection, pcap, 0)
+    append(connection, pcap, 0, who="token-of-web-2")
     connection.putrequest("PATCH", f"/v1/captures/{CAPTURE}/eth0/1")
-    connection.putheader("Authorization", "Bearer token")
+    connection.putheader("Authorization", "Bearer token-of-web-2")
     connection.putheader("Upload-Offset", str(len(pcap)))
     connection.putheader("Content-Length", "1000")
     connection.endheaders(b"x" * 500)
     time.sleep(0.2)
     connection.close()
-    again = installation.connect(port)
-    answer = append(again, b"", len(pcap))
+    answer = append(connection, b"", len(pcap), who="token-of-web-2")
     assert (answer.status, answer.headers["Upload-Offset"]) == (204, str(len(pcap)))
-    again.close()
 
 
 def test_what_was_called_durable_survives_kill_9_and_the_rest_is_resumed(
-    installation: Installation, port: int
+    installation: Installation,
 ) -> None:
-    pcaps = {name: a_pcap(4000, seed=number) for number, name in enumerate(PODS)}
+    let_in(installation.api)
+    port = installation.start("collector")
+    pcaps = {name: a_pcap(3000, seed=number) for number, name in enumerate(PODS)}
     durable = dict.fromkeys(PODS, 0)
     ports = [port]
 
     def ship(name: str) -> None:
-        source, pcap = random.Random(name), pcaps[name]
+        source, pcap = random.Random(name), pcaps[name]  # noqa: S311 - cuts bodies
         offset, connection = 0, installation.connect(port)
         while durable[name] < len(pcap) or not is_complete.get(name):
-            body = pcap[offset : offset + source.randint(1, 20_000)]
+            body = pcap[offset : offset + source.randint(1, 50_000)]
             done = offset + len(body) == len(pcap)
             try:
-                answer = append(
-                    connection, body, offset, token=f"token-of-{name}", complete=done
-                )
+                answer = append(connection, body, offset, who=f"token-of-{name}", complete=done)
             except (OSError, http.client.HTTPException):
                 time.sleep(0.01)
                 connection.close()

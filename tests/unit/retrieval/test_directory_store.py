@@ -3,6 +3,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -120,9 +121,7 @@ def test_another_process_takes_up_where_the_first_one_ended(tmp_path: Path) -> N
 )
 @given(
     data=st.binary(min_size=1, max_size=400),
-    steps=st.lists(
-        st.tuples(st.integers(0, 400), st.integers(0, 120), st.booleans()), max_size=40
-    ),
+    steps=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 120), st.booleans()), max_size=40),
 )
 def test_any_order_of_appends_ends_with_the_exact_bytes(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, steps: list[tuple[int, int, bool]]
@@ -135,11 +134,13 @@ def test_any_order_of_appends_ends_with_the_exact_bytes(
         size = 0
         for offset, length, waits in steps:
             body = data[offset : offset + length]
-            try:
+            if offset == size:
                 size = store.append(a_key(), offset, body, complete=False).size
                 assert offset + len(body) == size
-            except OffsetConflict as conflict:
-                assert conflict.segment.size == size != offset
+            else:
+                with pytest.raises(OffsetConflict) as refused:
+                    store.append(a_key(), offset, body, complete=False)
+                assert refused.value.segment.size == size
             if waits and size:
                 assert store.wait_durable(a_key(), size, 5) >= size
         size = store.segment(a_key()).size
@@ -195,7 +196,7 @@ def test_many_segments_become_safe_in_few_commits(
 def test_bytes_that_the_disk_refused_to_keep_are_gone_and_never_called_durable(
     store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a failed fsync the kernel forgets what it could not write: we must not keep the size."""
+    """After a failed fsync the kernel forgets what it could not write, and so must we."""
     store.append(a_key(), 0, b"12345", complete=False)
     store.wait_durable(a_key(), 5, 5)
 
@@ -211,6 +212,45 @@ def test_bytes_that_the_disk_refused_to_keep_are_gone_and_never_called_durable(
     store.append(a_key(), 5, b"6789", complete=True)
     assert store.wait_durable(a_key(), 9, 5) == 9
     assert content(store) == b"123456789"
+
+
+@pytest.mark.usefixtures("stream")
+def test_a_folder_that_could_not_be_made_safe_is_tried_again(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("retrieval.store.writing._fsync_folder", fail)
+        store.append(a_key(), 0, b"12345", complete=False)
+        with pytest.raises(StoreFailed):
+            store.wait_durable(a_key(), 5, 5)
+    synced: list[Path] = []
+    monkeypatch.setattr("retrieval.store.writing._fsync_folder", synced.append)
+    assert store.wait_durable(a_key(), 5, 5) == 5
+    assert store.root / STREAM.path / "eth0" in synced
+
+
+@pytest.mark.usefixtures("stream")
+def test_an_empty_file_that_a_crash_left_is_written_on(store: DirectoryStore) -> None:
+    folder = store.root / STREAM.path / "eth0"
+    folder.mkdir()
+    (folder / "00000001.pcap.part").touch()
+    assert store.segment(a_key()).size == 0
+    store.append(a_key(), 0, b"12345", complete=True)
+    assert store.wait_durable(a_key(), 5, 5) == 5
+
+
+@pytest.mark.usefixtures("stream")
+def test_first_appends_to_one_interface_at_the_same_time_all_succeed(
+    store: DirectoryStore,
+) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        for interface in ("eth0", "eth1", "eth2", "eth3"):
+            keys = [a_key(seq, interface) for seq in range(16)]
+            list(pool.map(lambda key: store.append(key, 0, b"1234", complete=True), keys))
+    assert store.tally(STREAM) == Tally(64, 256)
 
 
 @pytest.mark.usefixtures("stream")
@@ -315,6 +355,11 @@ def test_a_link_in_place_of_a_segment_is_not_followed(store: DirectoryStore) -> 
     (folder / "00000001.pcap").symlink_to("/etc/hostname")
     with pytest.raises(OSError, match="symbolic"):
         store.open(a_key())
+
+
+def test_a_store_without_a_directory_says_so_at_once(tmp_path: Path) -> None:
+    with pytest.raises(StoreFailed, match="mount a volume there"):
+        DirectoryStore(tmp_path / "absent").start()
 
 
 @pytest.fixture

@@ -72,13 +72,14 @@ def test_what_decisions_need_is_watched(api, cache):
     assert set(selectors) == {"metadata.name=nightcap-collector"}
 
 
-def test_a_label_that_the_watch_learns_of_a_moment_late_counts(api, cache):
+def test_a_label_that_the_watch_learns_of_a_moment_late_counts(api):
     """`kubectl label` and the pod's creation may be closer than our watch."""
     put_namespace(api, NAMESPACE)
+    cache = ClusterCache(api.client(), "nightcap-system", lag_seconds=5)
     begin(cache)
-    assert cache.namespace(NAMESPACE).enabled is False
     put_namespace(api, NAMESPACE, ENABLED)  # no waiting: the next line is milliseconds later
     assert cache.namespace(NAMESPACE).enabled is True
+    cache.stop()
 
 
 def added(capture):

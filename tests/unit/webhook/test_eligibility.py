@@ -188,6 +188,7 @@ def test_an_injected_pod_is_kept_after_others_have_worked_on_it():
     sidecar["volumeMounts"].append({"name": "agent", "mountPath": "/agent"})
     sidecar["resources"]["limits"] = {"memory": "512Mi"}
     sidecar["securityContext"]["procMount"] = "Default"
+    sidecar["securityContext"]["capabilities"]["drop"] = ["ALL", "SYS_ADMIN"]
     del sidecar["restartPolicy"]
     pod["spec"]["initContainers"].insert(0, a_container("mesh-init"))
     assert decision_on(pod) == Keep(1)
@@ -198,6 +199,10 @@ def test_an_injected_pod_is_kept_after_others_have_worked_on_it():
     [
         lambda pod: pod["spec"]["initContainers"][0].pop("securityContext"),
         lambda pod: pod["spec"]["initContainers"][0]["securityContext"].update(privileged=True),
+        lambda pod: pod["spec"]["initContainers"][0]["securityContext"]["capabilities"].update(
+            add=["NET_RAW", "SYS_ADMIN"]
+        ),
+        lambda pod: pod["spec"]["initContainers"][0]["securityContext"].update(capabilities=7),
         lambda pod: pod["spec"]["initContainers"][0]["volumeMounts"].pop(),
         lambda pod: pod["spec"]["volumes"].pop(),
         lambda pod: pod["spec"]["volumes"][0].update(downwardAPI=None, configMap={"name": "x"}),
@@ -207,7 +212,8 @@ def test_an_injected_pod_is_kept_after_others_have_worked_on_it():
         lambda pod: pod["spec"]["containers"].append(pod["spec"]["initContainers"].pop()),
     ],
     ids=[
-        "no-security-context", "privileged", "mount-gone", "volume-gone", "forged-orders-volume",
+        "no-security-context", "privileged", "more-capabilities", "no-capabilities",
+        "mount-gone", "volume-gone", "forged-orders-volume",
         "application-mounts-spool", "not-an-init-container",
     ],
 )  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightcap.contract import keys, paths
@@ -271,6 +271,7 @@ PODS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(pod=PODS, level=st.sampled_from(Level), runs=st.booleans())
 def test_what_must_hold_of_every_manifest_holds_of_invented_pods(pod, level, runs):
     check_properties(pod, level, (CAPTURE, EVERY_POD) if runs else ())

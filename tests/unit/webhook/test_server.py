@@ -299,6 +299,7 @@ def test_whatever_comes_is_answered_by_a_review_of_its_uid_or_by_a_4xx(mutated):
         jsonpatch.apply_patch(review["request"]["object"], json.loads(b64decode(response["patch"])))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_bytes_that_are_nothing_are_a_4xx(data):
     assert call(data)[0] == 400

@@ -1,0 +1,252 @@
+"""gunicorn as we run it, in a process of its own, with clients that never pause."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nightcap.contract.paths import collector_name
+from nightcap.kube import paths
+from tests.unit.certs.tls import (
+    NAMESPACE,
+    a_bundle,
+    eventually,
+    put_secret,
+    serial_shown,
+    some_roots,
+    trusting,
+)
+from tests.unit.kube.small_api import SmallApi
+
+SECRETS_PATH = paths.secrets(NAMESPACE)
+
+
+@dataclass
+class Served:
+    process: subprocess.Popen[str]
+    port: int
+    log: Path
+
+    def is_listening(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+    def events(self) -> list[str]:
+        return [json.loads(line)["event"] for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture
+def start(api: SmallApi, tmp_path: Path) -> Iterator[Callable[..., Served]]:
+    processes: list[subprocess.Popen[str]] = []
+
+    def begin(drain_seconds: float = 0) -> Served:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        log = tmp_path / "log"
+        arguments = [api.url, str(port), str(tmp_path / "tls"), str(drain_seconds)]
+        with log.open("w") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.unit.certs.served", *arguments],
+                stderr=stderr,
+                text=True,
+            )
+        processes.append(process)
+        return Served(process, port, log)
+
+    yield begin
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.wait(10)
+
+
+def children_of(pid: int) -> list[int]:
+    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    return [int(child) for child in text.split()]
+
+
+def ask(connection: http.client.HTTPSConnection, path: str = "/", body: bytes = b"x") -> Any:
+    connection.request("POST", path, body)
+    response = connection.getresponse()
+    data = response.read()
+    assert response.status == 200
+    return json.loads(data)
+
+
+@dataclass
+class Load:
+    """Clients without a pause: half keep their connection, half make a new one each time."""
+
+    port: int
+    context: ssl.SSLContext
+    answered: int = 0
+    errors: list[str] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def __enter__(self) -> "Load":
+        self.threads = [threading.Thread(target=self._run, args=(n % 2 == 0,)) for n in range(4)]
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join(20)
+
+    def _run(self, keep: bool) -> None:
+        connection = http.client.HTTPSConnection(
+            "localhost", self.port, context=self.context, timeout=10
+        )
+        try:
+            while not self.stopping.is_set():
+                ask(connection)
+                self.answered += 1
+                if not keep:
+                    connection.close()
+        except (OSError, http.client.HTTPException, AssertionError) as error:
+            self.errors.append(repr(error))
+        finally:
+            connection.close()
+
+
+def test_nobody_listens_before_there_is_a_certificate(
+    api: SmallApi, start: Callable[..., Served]
+) -> None:
+    served = start()
+    eventually(lambda: "waiting for a certificate" in served.events())
+    assert not served.is_listening()
+    roots = some_roots(1)
+    put_secret(api, a_bundle(roots, 1))
+    eventually(served.is_listening)
+    connection = http.client.HTTPSConnection(
+        "localhost", served.port, context=trusting(roots[1]), timeout=10
+    )
+    answer = ask(connection, body=b"y" * 100_000)
+    connection.close()
+    assert answer == {"size": 100_000, "in_worker": True, "swaps": 0}
+
+
+def test_program_that_waits_for_a_certificate_can_be_stopped(start: Callable[..., Served]) -> None:
+    served = start()
+    eventually(lambda: "waiting for a certificate" in served.events())
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(5) == 0
+
+
+def test_worker_that_was_killed_comes_back_with_the_certificate_of_now(
+    api: SmallApi, start: Callable[..., Served]
+) -> None:
+    """The parent, from which a new worker is made, has the one of the program's start."""
+    roots = some_roots(1)
+    put_secret(api, a_bundle(roots, 1))
+    served = start()
+    eventually(served.is_listening)
+    first, _ = serial_shown(served.port, trusting(roots[1]))
+    (worker,) = children_of(served.process.pid)
+    api.answers["GET", SECRETS_PATH] = [(503, {})]  # no list and no watch: one look has to do
+    put_secret(api, a_bundle(roots, 1))
+    os.kill(worker, signal.SIGKILL)
+    eventually(lambda: children_of(served.process.pid) not in ([], [worker]))
+    assert serial_shown(served.port, trusting(roots[1]))[0] != first
+
+
+def test_certificates_change_under_load_without_a_lost_request(
+    api: SmallApi, start: Callable[..., Served]
+) -> None:
+    roots = some_roots(1, 2)
+    put_secret(api, a_bundle({1: roots[1]}, 1))
+    served = start()
+    eventually(served.is_listening)
+    everybody = trusting(roots[1], roots[2])
+    serials = {serial_shown(served.port, everybody)[0]}
+    with Load(served.port, everybody) as load:
+        changes = [({1: roots[1]}, 1), (roots, 1), (roots, 2), ({2: roots[2]}, 2)]
+        for generations, current in changes:
+            time.sleep(0.3)
+            put_secret(api, a_bundle(generations, current))
+            eventually(lambda: serial_shown(served.port, everybody)[0] not in serials)
+            serials.add(serial_shown(served.port, everybody)[0])
+        time.sleep(0.3)
+    assert load.errors == []
+    assert load.answered > 100
+    assert len(serials) == 5
+    serial_shown(served.port, trusting(roots[2]), collector_name(2))
+
+
+def test_clients_that_say_nothing_keep_nobody_waiting(
+    api: SmallApi, start: Callable[..., Served]
+) -> None:
+    """gunicorn alone gives each of them a thread for 5 s: 40 on 4 threads are 50 s."""
+    roots = some_roots(1)
+    put_secret(api, a_bundle(roots, 1))
+    served = start()
+    eventually(served.is_listening)
+    with contextlib.ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.port), 5))
+        began_at = time.monotonic()
+        connection = http.client.HTTPSConnection(
+            "localhost", served.port, context=trusting(roots[1]), timeout=30
+        )
+        ask(connection)
+        connection.close()
+        assert time.monotonic() - began_at < 2
+
+
+def test_stop_drains_first_and_loses_no_request(
+    api: SmallApi, start: Callable[..., Served]
+) -> None:
+    roots = some_roots(1)
+    put_secret(api, a_bundle(roots, 1))
+    served = start(drain_seconds=1.5)
+    eventually(served.is_listening)
+    context = trusting(roots[1])
+    kept = http.client.HTTPSConnection("localhost", served.port, context=context, timeout=10)
+    ask(kept, "/readyz")
+    slow = http.client.HTTPSConnection("localhost", served.port, context=context, timeout=10)
+    with Load(served.port, context) as load:
+        served.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        kept.request("POST", "/readyz", b"x")
+        response = kept.getresponse()
+        response.read()
+        assert response.status == 503, "not ready from the signal on"
+        assert response.headers["Connection"] == "close", "the next request goes elsewhere"
+        load.stopping.set()  # new connections were served while draining
+        time.sleep(0.6)
+        slow.request("POST", "/slow", b"x")  # in flight when the drain ends
+        assert slow.getresponse().status == 200
+    assert load.errors == []
+    assert served.process.wait(10) == 0
+    kept.close()
+    slow.close()
+    assert "stopped" in served.events()
+
+
+def test_second_signal_ends_the_drain(api: SmallApi, start: Callable[..., Served]) -> None:
+    put_secret(api, a_bundle(some_roots(1), 1))
+    served = start(drain_seconds=60)
+    eventually(served.is_listening)
+    time.sleep(0.3)
+    served.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert served.is_listening()
+    served.process.send_signal(signal.SIGINT)
+    assert served.process.wait(10) == 0

@@ -1,0 +1,34 @@
+import time
+
+from nightcap.pcap.bounded import check_filter
+
+
+def test_a_good_filter_has_no_fault() -> None:
+    assert check_filter("udp port 53", timeout=5) is None
+    assert check_filter("", timeout=5) is None
+
+
+def test_a_bad_filter_has_libpcaps_words() -> None:
+    answer = check_filter("udp port port", timeout=5)
+    assert answer is not None
+    assert "syntax error" in answer
+
+
+def test_odd_bytes_are_only_a_bad_filter() -> None:
+    for expression in ("\0", "\udcff", "ü", "\n" * 100, "'; echo"):
+        answer = check_filter(expression, timeout=5)
+        assert answer is None or isinstance(answer, str)
+
+
+def test_a_filter_that_eats_time_is_ended() -> None:
+    begin = time.monotonic()
+    answer = check_filter("udp port 53", timeout=0.001)
+    assert answer == "filter took more than 0.001 s to compile"
+    assert time.monotonic() - begin < 2
+
+
+def test_a_filter_that_eats_memory_or_cpu_is_refused_in_time() -> None:
+    monster = " or ".join(f"(host 10.{n // 256}.{n % 256}.1 and port {n})" for n in range(4000))
+    begin = time.monotonic()
+    assert check_filter(monster, timeout=1.0) is not None
+    assert time.monotonic() - begin < 3

@@ -1,0 +1,205 @@
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nightcap.contract.orders import Limit
+from nightcap.contract.reports import Reason, State
+from nightcap.pcap.formats import Header, Record, pack_header, pack_record, scan
+from sidecar.lifecycle import End
+from sidecar.spool import CaptureSpool, Segment, Spool, Status, mend
+
+HEADER = Header(linktype=1, snaplen=65535, nanoseconds=True)
+CAPTURE = "a1"
+
+
+def a_file(*sizes: int) -> bytes:
+    records = [Record(10**9 * n, size, bytes(size)) for n, size in enumerate(sizes, 1)]
+    return pack_header(HEADER) + b"".join(pack_record(HEADER, record) for record in records)
+
+
+def write(capture: CaptureSpool, *sizes: int, complete: bool = True) -> Segment:
+    segment, fd = capture.begin("eth0", 10)
+    data = a_file(*sizes)
+    os.write(fd, data)
+    os.close(fd)
+    capture.grow(segment, len(data), [])
+    if complete:
+        capture.complete(segment, len(data), len(sizes))
+    return segment
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*.pcap*"))
+
+
+def reopened(root: Path) -> CaptureSpool:
+    spool = Spool(root, 10**9)
+    spool.recover()
+    return spool.capture(CAPTURE)
+
+
+def test_a_segment_is_published_by_rename_when_it_is_complete(tmp_path: Path) -> None:
+    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    segment = write(capture, 60, complete=False)
+    assert files(tmp_path) == ["a1/eth0/00000000.pcap.part"]
+    capture.complete(segment, segment.size, 1)
+    assert files(tmp_path) == ["a1/eth0/00000000.pcap"]
+
+
+def test_a_segment_without_packets_leaves_no_trace(tmp_path: Path) -> None:
+    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    segment = write(capture, complete=False)
+    capture.complete(segment, 24, 0)
+    assert files(tmp_path) == []
+    assert capture.segments == []
+
+
+def test_numbers_never_repeat_also_not_after_a_restart(tmp_path: Path) -> None:
+    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    first = write(capture, 60)
+    capture.release(first)
+    assert files(tmp_path) == []
+    assert write(reopened(tmp_path), 60).seq == 1
+
+
+def test_counters_and_report_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
+    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    write(capture, 60, 61)
+    capture.say(Status(State.CAPTURING, packets=2, received=5, dropped=1))
+    last = capture.report(1.0)
+    again = reopened(tmp_path)
+    write(again, 62)
+    assert (again.ledger.packets, again.ledger.received, again.ledger.dropped) == (3, 5, 1)
+    assert again.report(2.0).seq > last.seq
+
+
+def test_an_end_survives_but_not_that_the_pod_was_going(tmp_path: Path) -> None:
+    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    capture.ledger.end = End(Reason.SIZE, 60, Limit(5, 6))
+    capture.reported()
+    again = reopened(tmp_path)
+    assert again.ledger.end == End(Reason.SIZE, 60, Limit(5, 6))
+    assert again.ledger.reported
+    again.ledger.end = End(Reason.TERMINATED, 60, Limit(5, 6))
+    again.save()
+    last = reopened(tmp_path)
+    assert last.ledger.end is None
+    assert not last.ledger.reported
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"v":1,"packets":"x"}', "\x00"])
+def test_a_broken_ledger_is_counted_anew(tmp_path: Path, text: str) -> None:
+    write(Spool(tmp_path, 10**9).capture(CAPTURE), 60, 61)
+    (tmp_path / CAPTURE / "state.json").write_text(text)
+    again = reopened(tmp_path)
+    assert again.ledger.packets == 2
+    assert again.ledger.next_seq == {"eth0": 1}
+
+
+def test_strange_files_are_left_alone(tmp_path: Path) -> None:
+    write(Spool(tmp_path, 10**9).capture(CAPTURE), 60)
+    (tmp_path / CAPTURE / "eth0" / "notes.txt").touch()
+    (tmp_path / CAPTURE / "%zz").mkdir()
+    (tmp_path / "Not A Capture").mkdir()
+    again = reopened(tmp_path)
+    assert [segment.seq for segment in again.segments] == [0]
+    assert list(again.spool.captures) == [CAPTURE]
+
+
+@given(
+    sizes=st.lists(st.integers(0, 300), max_size=12),
+    cut=st.integers(0, 4000),
+    counted_before=st.integers(0, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_a_dead_worker_left_is_whole_records_counted_once(
+    sizes: list[int], cut: int, counted_before: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        capture = Spool(root, 10**9).capture(CAPTURE)
+        for _ in range(counted_before):
+            write(capture, 100)
+        write(capture, *sizes, complete=False)
+        path = root / CAPTURE / "eth0" / f"{counted_before:08d}.pcap.part"
+        data = path.read_bytes()[:cut]
+        path.write_bytes(data)
+        whole = [
+            end
+            for number in range(1, len(sizes) + 1)
+            if (end := len(a_file(*sizes[:number]))) <= len(data)
+        ]
+        for _ in range(2):  # a second recovery finds what the first made
+            again = reopened(root)
+            assert again.ledger.packets == counted_before + len(whole)
+            assert again.ledger.bytes == sum(segment.size for segment in again.segments)
+            assert len(again.segments) == counted_before + bool(whole)
+            assert again.ledger.next_seq["eth0"] == counted_before + 1
+            assert not list(root.rglob("*.part"))
+        if whole:
+            last = root / CAPTURE / "eth0" / f"{counted_before:08d}.pcap"
+            assert last.stat().st_size == whole[-1]
+
+
+def test_a_dropped_segment_is_counted_and_its_end_is_told(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 200)
+    capture = spool.capture(CAPTURE)
+    first, second, third = (write(capture, 100) for _ in range(3))
+    first.acked = 40
+    spool.enforce()
+    assert (capture.ledger.lost_segments, capture.ledger.lost_bytes) == (2, 140 - 40 + 140)
+    assert capture.segments == [first, third]  # what never began at the collector needs no end
+    assert (first.removed, first.size) == (True, 40)
+    assert second.removed
+    assert files(tmp_path) == ["a1/eth0/00000002.pcap"]
+
+
+def test_renumbering_moves_the_file_and_the_next_number(tmp_path: Path) -> None:
+    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    segment = write(capture, 60)
+    capture.renumber(segment, 7)
+    assert files(tmp_path) == ["a1/eth0/00000007.pcap"]
+    assert write(capture, 60).seq == 8
+
+
+def test_the_backlog_is_what_is_not_durable(tmp_path: Path) -> None:
+    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    segment = write(capture, 100)
+    segment.durable = 40
+    assert capture.report(1.0).backlog == 100
+
+
+def test_a_forgotten_capture_leaves_nothing(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, 10**9)
+    write(spool.capture(CAPTURE), 60)
+    spool.forget(CAPTURE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disowned_capture_keeps_only_that_it_is(tmp_path: Path) -> None:
+    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    write(capture, 60)
+    capture.ledger.gone = True
+    capture.drop_all()
+    assert json.loads((tmp_path / CAPTURE / "state.json").read_text())["gone"] is True
+    assert files(tmp_path) == []
+    assert reopened(tmp_path).ledger.gone
+
+
+def test_mending_removes_what_holds_no_packet(tmp_path: Path) -> None:
+    path = tmp_path / "0.part"
+    for data in (b"", a_file()[:10], a_file(), a_file(60)[:50], b"no pcap at all, but long enough"):
+        path.write_bytes(data)
+        assert mend(path) is None
+        assert not path.exists()
+    path.write_bytes(a_file(60, 61)[:-1])
+    found = mend(path)
+    assert found is not None
+    assert found.packets == 1
+    with path.open("rb") as file:
+        assert scan(file).damage == ""
