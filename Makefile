@@ -28,11 +28,16 @@ check: tools ## format, lint, types, import rules
 
 .PHONY: unit
 unit: tools ## unit tests, and packets in network namespaces of their own
-	$(PYTHON) -m pytest tests/unit tests/netns
+	$(PYTHON) -m pytest -n 2 tests/unit tests/netns
+
+# Mostly waiting for a cluster, so more at once than there are cores.
+.PHONY: e2e
+e2e: tools ## end-to-end tests on the disposable cluster, or on KUBECONFIG's
+	$(PYTHON) -m pytest -n 4 tests/e2e
 
 .PHONY: test
 test: check ## all checks and tests that CI runs (10 minutes with a warm cache)
-	$(PYTHON) -m pytest tests
+	$(PYTHON) -m pytest -n 4 tests
 
 .PHONY: demo
 demo: tools ## the walk-through on a disposable real cluster, or on KUBECONFIG's

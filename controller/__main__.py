@@ -130,7 +130,7 @@ class Controller:
             lambda namespace: self.world.view(namespace),
             lambda action: self.applier.submit(action),
             self.metrics,
-            tidy=self._tidy,
+            tidy=lambda: self.world.tidy(),
         )
         self.world = World(book, memory, self.loop.mark)
         self.applier = Applier(
@@ -206,9 +206,6 @@ class Controller:
                 said_at = time.monotonic()
                 log.info("waiting for watches", extra={"troubles": list(self.troubles())})
         return not stopping.is_set()
-
-    def _tidy(self) -> None:
-        self.world.book.tidy(self.world.capture_uids())
 
     def _roots(self) -> str:
         return "".join(

@@ -102,9 +102,15 @@ class World:
         for name in names:
             self._mark(name)
 
-    def capture_uids(self) -> set[str]:
+    def tidy(self) -> None:
+        """Forget what is remembered of captures and pods that are gone."""
         with self._lock:
-            return {uid for captures in self._captures.values() for uid in captures}
+            captures = {uid for captures in self._captures.values() for uid in captures}
+            pods = {uid for pods in self._pods.values() for uid in pods}
+        self.book.tidy(captures)
+        for key in tuple(self.memory.ordered_at):
+            if key[0] not in captures or key[1] not in pods:
+                self.memory.ordered_at.pop(key, None)
 
     def captures(self) -> tuple[Judged, ...]:
         with self._lock:

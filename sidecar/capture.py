@@ -384,6 +384,12 @@ class Recorder:
             for problem in self.problems.values():
                 reason = problem.reason
                 break
+        elif self._spool.looping:
+            reason = Reason.LOOP
+            message = (
+                "what is recorded is our own upload, opened anew by a proxy in this pod: nothing "
+                "more is shipped until the capture ends; exclude the proxy's port in its filter"
+            )
         return Status(state, reason, message, packets, bytes_, received, dropped)
 
 

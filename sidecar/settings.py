@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Final
 
 from nightcap.contract import paths
+from sidecar.loop import WATCH_SECONDS
 
 ORDERS_DIR: Final = "NIGHTCAP_ORDERS_DIR"
 SPOOL_DIR: Final = "NIGHTCAP_SPOOL_DIR"
 TOKEN_FILE: Final = "NIGHTCAP_TOKEN_FILE"  # noqa: S105 - a variable's name
+LOOP_SECONDS: Final = "NIGHTCAP_LOOP_SECONDS"
 DEFAULT_SPOOL_BYTES: Final = 224 * 2**20
 
 
@@ -21,6 +23,7 @@ class Settings:
         collector_name: TLS name that the collector must prove; empty: nothing is shipped.
         collector_ca: Root to trust, PEM.
         spool_bytes: What all segments together may take.
+        loop_seconds: How long recording and upload have to be alike before a loop is looked for.
         faults: What could not be read; the defaults hold instead.
     """
 
@@ -31,6 +34,7 @@ class Settings:
     collector_ca: str = ""
     spool_bytes: int = DEFAULT_SPOOL_BYTES
     release: str = ""
+    loop_seconds: float = WATCH_SECONDS
     faults: tuple[str, ...] = ()
 
     @classmethod
@@ -55,5 +59,13 @@ class Settings:
             collector_ca=environ.get(paths.ENV_COLLECTOR_CA, ""),
             spool_bytes=spool_bytes,
             release=environ.get(paths.ENV_RELEASE, ""),
+            loop_seconds=_seconds(environ.get(LOOP_SECONDS, "")),
             faults=tuple(faults),
         )
+
+
+def _seconds(text: str) -> float:
+    try:
+        return max(1.0, float(text))
+    except ValueError:
+        return WATCH_SECONDS

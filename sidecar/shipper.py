@@ -35,6 +35,7 @@ class Shipper:
     """Sends what the spool holds until it is stopped.
 
     Attributes:
+        sent_bytes: Bytes of segments that went out so far.
         terminating: The pod is going: retry sooner, there is little time.
     """
 
@@ -63,6 +64,7 @@ class Shipper:
         self._not_before = 0.0
         self._said_at = float("-inf")
         self._stopped = False
+        self.sent_bytes = 0
         self.terminating = False
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
 
@@ -243,6 +245,7 @@ class Shipper:
             raise
         finally:
             segment.busy = False
+            self.sent_bytes += body.size
             if body.fd >= 0:
                 os.close(body.fd)
         if answer.status in _ACCEPTED:

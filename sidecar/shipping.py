@@ -96,6 +96,8 @@ def _of_capture(capture: CaptureSpool, turn: Turn, now: float) -> tuple[Job | No
         if not segment.sealed:
             unfinished.add(segment.interface)
         kind, due = _of_segment(segment)
+        if kind is Kind.APPEND and capture.held:
+            continue
         if kind is not None and due <= now:
             return Job(kind, capture, segment), now
         again = min(again, due)

@@ -132,10 +132,14 @@ class CaptureSpool:
         """Nothing more will be recorded under the orders that hold."""
         self.first_interface = "any"
         self.ordered_until = 0
+        self.held = False
+        """Its segments are not shipped for the moment; its reports are."""
+        self.looping = False
         self.epoch = 0
         """Counts the times that the capture began, so that a late answer is not taken for a new."""
         self.forgotten = False
         self._reserved = 0
+        self._said = False
 
     # What the capturing thread does.
 
@@ -193,7 +197,10 @@ class CaptureSpool:
     def say(self, status: Status) -> bool:
         """Take over what is to be reported; True when it should be reported at once."""
         with self.spool.lock:
-            news = status.differs(self.status)
+            # The first word is news, also when it is the one that a capture begins with: the
+            # shipping thread may be asleep, with nothing to do for the others.
+            news = not self._said or status.differs(self.status)
+            self._said = True
             self.status = status
             if news:
                 self.report_due = True

@@ -30,6 +30,7 @@ from sidecar.lifecycle import (
     Reopen,
 )
 from sidecar.local_port import LocalPort
+from sidecar.loop import LoopDetector
 from sidecar.orders_file import OrdersFile
 from sidecar.settings import Settings
 from sidecar.spool import CaptureSpool, Spool, Status
@@ -58,6 +59,7 @@ class Worker:
         self._recorders: dict[str, Recorder] = {}
         self._closing: list[tuple[Recorder, Stream]] = []
         self._shipper: Shipper | None = None
+        self._loops = LoopDetector(settings.loop_seconds)
         self._terminating = False
         self._limit_met = False
         self._poll = select.poll()
@@ -151,6 +153,7 @@ class Worker:
                 if self._shipper is not None:
                     self._shipper.hurry()
             self._apply(now, links_changed=links_changed)
+            self._look_for_loops(now)
             self._publish_status()
             if self._is_done():
                 return
@@ -208,7 +211,7 @@ class Worker:
             return
 
     def _next_tick(self, now: float) -> float:
-        moments = [now + TICK_SECONDS]
+        moments = [now + TICK_SECONDS, now + self._loops.interval]
         for _, stream in self._streams():
             moments += [stream.needs_flush_at, stream.rotates_at]
         moments += [stream.close_at for _, stream in self._closing]
@@ -299,6 +302,7 @@ class Worker:
 
     def _begin(self, order: CaptureOrder, now: float) -> None:
         self._stop_recorder(order.id, now)
+        self._loops.forget(order.id)
         spool = self._spool.capture(order.id)
         with self._spool.lock:
             spool.epoch += 1
@@ -448,6 +452,23 @@ class Worker:
                     message=status.message,
                 )
         self._spool.enforce()
+
+    def _look_for_loops(self, now: float) -> None:
+        if self._shipper is None or not (self._recorders or self._loops.paused):
+            return
+        recorded = {name: each.written()[1] for name, each in self._recorders.items()}
+        self._loops.observe(now, self._shipper.sent_bytes, recorded)
+        with self._spool.news:
+            for name, capture in self._spool.captures.items():
+                is_running = name in self._recorders
+                looping = is_running and name in self._loops.looping
+                if looping and not capture.looping:
+                    log.error("upload is recorded, shipping stops", capture=name)
+                capture.looping = looping
+                held = is_running and (looping or self._loops.paused)
+                if capture.held and not held:
+                    self._spool.news.notify_all()
+                capture.held = held
 
     def _is_done(self) -> bool:
         """Whether all captures are finished, and everybody who should know knows."""

@@ -3,8 +3,11 @@
 They never skip themselves: where the cluster cannot be had, they fail and say why.
 """
 
+import fcntl
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -20,11 +23,34 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def stage(pytestconfig: pytest.Config) -> Stage:
+def lock_file(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """One file for all of the test run's processes."""
+    folder = tmp_path_factory.getbasetemp()
+    return (folder if worker_id == "master" else folder.parent) / "cluster.lock"
+
+
+@contextmanager
+def _locked(file: Path, how: int) -> Iterator[None]:
+    with file.open("a") as held:
+        fcntl.flock(held, how)
+        yield
+
+
+@pytest.fixture(scope="session")
+def stage(pytestconfig: pytest.Config, lock_file: Path) -> Stage:
     """The disposable cluster (or KUBECONFIG's) with this checkout's Nightcap in it."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():  # building takes minutes: show its progress
+    # Building takes minutes: show its progress.
+    with capture.global_and_fixture_disabled(), _locked(lock_file, fcntl.LOCK_EX):
         return stages.prepare(lambda line: print(f"cluster: {line}", file=sys.stderr, flush=True))
+
+
+@pytest.fixture(autouse=True)
+def _company(request: pytest.FixtureRequest, lock_file: Path) -> Iterator[None]:
+    """Let tests run side by side, but for those that kill what the others need."""
+    alone = request.node.get_closest_marker("alone") is not None
+    with _locked(lock_file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+        yield
 
 
 @pytest.fixture

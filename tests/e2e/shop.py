@@ -12,6 +12,8 @@ from demo.evidence import CaptureFile, open_zip
 from demo.files import Answer, Retrieval
 from demo.kubectl import Kubectl, KubectlError, wait_for
 from demo.stage import Stage
+from nightcap.kube import paths
+from nightcap.kube.client import KubeClient
 
 CONTROLLER = "system:serviceaccount:nightcap-system:nightcap-controller"
 ORDERS = "nightcap.dev/orders"
@@ -116,6 +118,24 @@ class Shop:
             "s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n"
             f"for p in {payloads!r}:\n"
             f"  s.sendto(p.encode(),({host!r},{port}));time.sleep(0.005)",
+        )
+
+    def patch_status(self, pod: str, annotations: dict[str, str], user: str) -> None:
+        """Patch a pod's annotations through its status, as the controller does.
+
+        Not by kubectl, which reads before it patches, and so needs a right that the
+        controller does not have.
+        """
+        self.patch_pod(f"{pod}/status", {"metadata": {"annotations": annotations}}, user)
+
+    def patch_pod(self, path: str, change: dict[str, Any], user: str) -> None:
+        client = KubeClient.from_environment(str(self.kubectl.kubeconfig))
+        client.request(
+            "PATCH",
+            f"{paths.pods(self.name)}/{path}",
+            body=change,
+            content_type="application/merge-patch+json",
+            headers={"Impersonate-User": user},
         )
 
     def ip(self, pod: str) -> str:

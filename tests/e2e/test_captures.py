@@ -206,11 +206,7 @@ def test_garbage_in_the_orders_harms_nothing_and_is_mended(
     shop.start(shop.pod("web"))
     shop.create(shop.capture("steady", filter="udp port 7000"))
     shop.wait_open("steady")
-    change = {"metadata": {"annotations": {ORDERS: "no JSON at all"}}}
-    shop.run(
-        "patch", "pod", "web", "--subresource=status", "--type=merge",
-        "-p", json.dumps(change), user=CONTROLLER,
-    )  # fmt: skip
+    shop.patch_status("web", {ORDERS: "no JSON at all"}, user=CONTROLLER)
     wait_for("orders that are mended", lambda: _is_json(shop.annotations("web")), 10)
     time.sleep(1)
     shop.send_udp("web", "192.0.2.1", 7000, ["still here"])

@@ -175,6 +175,7 @@ def test_last_packets_before_termination_are_shipped(shop: Shop, retrieval: Retr
     assert found == [str(number) for number in range(200)]
 
 
+@pytest.mark.alone
 def test_programs_that_are_killed_come_back_and_nothing_is_lost(
     shop: Shop, retrieval: Retrieval, stage: Stage
 ) -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from nightcap.kube.errors import Forbidden
 from tests.e2e.shop import CONTROLLER, ORDERS, Shop
 
 FORGED = '{"v":1,"collectors":[],"captures":[]}'
@@ -92,12 +93,7 @@ def test_other_annotations_and_the_kubelet_are_not_in_the_way(shop: Shop, editor
 
 def test_controller_can_change_orders_and_no_image(shop: Shop) -> None:
     shop.start(shop.pod("web"))
-    change = {"metadata": {"annotations": {"example.com/by": "controller"}}}
-    shop.run(
-        "patch", "pod", "web", "--subresource=status", "--type=merge",
-        "-p", json.dumps(change), user=CONTROLLER,
-    )  # fmt: skip
-    said = shop.refused(
-        "patch", "pod", "web", "--type=merge", "-p", json.dumps(change), user=CONTROLLER
-    )
-    assert "forbidden" in said.lower()
+    shop.patch_status("web", {"example.com/by": "controller"}, user=CONTROLLER)
+    assert shop.annotations("web")["example.com/by"] == "controller"
+    with pytest.raises(Forbidden):
+        shop.patch_pod("web", {"spec": {"activeDeadlineSeconds": 600}}, user=CONTROLLER)

@@ -9,6 +9,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import socket
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -70,7 +71,7 @@ class Collector:
                 if (name.capture, name.interface) == (capture, interface)
             }
 
-    def serve(self, listening: socket, tls: Path) -> ThreadingHTTPServer:
+    def serve(self, listening: socket, tls: Path) -> "Server":
         server = Server(listening, self, server_context(tls))
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         return server
@@ -88,7 +89,7 @@ class Server(ThreadingHTTPServer):
         self.context = context
         self.connections: list[socket] = []
 
-    def finish_request(self, request: socket, client_address: tuple[str, int]) -> None:
+    def finish_request(self, request: Any, client_address: Any) -> None:
         self.collector.client_ports.add(client_address[1])
         try:
             with self.context.wrap_socket(request, server_side=True) as wrapped:

@@ -1,3 +1,5 @@
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,15 @@ def link() -> Iterator[Link]:
         yield link
 
 
+@pytest.fixture(scope="session")
+def dormant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dormant program, built as for the image."""
+    binary = tmp_path_factory.mktemp("dormant") / "dormant"
+    source = Path(__file__).parents[2] / "sidecar" / "dormant.c"
+    subprocess.run(["gcc", "-Os", "-static", "-s", "-o", binary, source], check=True)
+    return binary
+
+
 @pytest.fixture
 def collector() -> Collector:
     return Collector()
@@ -22,8 +33,6 @@ def collector() -> Collector:
 @pytest.fixture
 def server(link: Link, collector: Collector, tmp_path: Path) -> Iterator[Server]:
     """The collector, reachable from the pod at the peer's address."""
-    import socket
-
     listening = link.peer.socket(kind=socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.bind((link.peer.address, 20443))

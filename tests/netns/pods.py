@@ -1,7 +1,6 @@
 """A pod with a sidecar in a network namespace: orders are swapped as the kubelet swaps them."""
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -83,17 +82,21 @@ class Pod:
             **self.environ,
         }
 
-    def start(self, *, dormant: Path | None = None, without_net_raw: bool = False) -> None:
-        """Start the worker itself, or the dormant program that starts it."""
+    def start(self, *, dormant: Path | None = None, capabilities: str = "") -> None:
+        """Start the worker itself, or the dormant program that starts it.
+
+        `capabilities` are as setpriv takes them, such as `-all,+net_raw`.
+        """
         command = (
             [str(dormant)] if dormant else [sys.executable, "-I", "-S", "-E", "-B", str(START)]
         )
+        if capabilities:
+            command = ["setpriv", "--bounding-set", capabilities, *command]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 self.link.pod.command(*command),
                 env=self.variables() | {"PATH": os.environ["PATH"]},
                 stderr=log,
-                preexec_fn=_drop_net_raw if without_net_raw else None,
             )
 
     def log(self) -> list[dict[str, Any]]:
@@ -124,10 +127,6 @@ class Pod:
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.kill()
-
-
-def _drop_net_raw() -> None:
-    ctypes.CDLL(None).prctl(24, 13, 0, 0, 0)  # PR_CAPBSET_DROP, CAP_NET_RAW
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout: float = 8) -> None:

@@ -343,7 +343,7 @@ def test_a_named_interface_that_comes_later_is_captured(pod: Pod) -> None:
 
 def test_without_the_right_to_capture_it_says_so_and_stays(pod: Pod) -> None:
     pod.order(an_order())
-    pod.start(without_net_raw=True)
+    pod.start(capabilities="-net_raw")
     pod.wait_open()
     [line] = [line for line in pod.log() if line["event"] == "capture state"]
     assert (line["state"], line["reason"]) == ("failed", "no-privilege")

@@ -4,6 +4,7 @@ import io
 import signal
 import socket
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,10 @@ pytestmark = pytest.mark.netns
 
 def arrived(collector: Collector, capture: str = ID) -> list[int]:
     return numbers(*collector.files(capture).values())
+
+
+def has_arrived(collector: Collector, expected: list[int]) -> bool:
+    return arrived(collector) == expected
 
 
 def is_shipped(collector: Collector, capture: str = ID) -> bool:
@@ -64,7 +69,7 @@ def test_a_segment_is_shipped_while_it_grows_within_two_seconds(
     for first in range(0, 30, 10):
         shipping_pod.link.send(10, first=first)
         expected = list(range(first + 10))
-        wait_for(lambda wanted=expected: arrived(collector) == wanted, "live", 2)
+        wait_for(partial(has_arrived, collector, expected), "live", 2)
     assert not any(stored.complete for stored in collector.segments.values())
     assert shipping_pod.terminate() == 0
     assert all(stored.complete for stored in collector.segments.values())

@@ -1,7 +1,10 @@
 """What is said in two places is said alike: manifests, contract, policy, docs."""
 
 import re
+import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -25,15 +28,20 @@ def _object(kind: str, name: str) -> dict:
     return next(o for o in _objects() if o["kind"] == kind and o["metadata"]["name"] == name)
 
 
+# Records without decisions of their own, and what another module's test covers whole.
+_WITHOUT_OWN_TEST = frozenset(
+    {"nightcap.contract", "webhook.facts", "webhook.shape", "controller.actions"}
+)
+
+
 def test_every_decision_module_has_a_test_of_its_own() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     decisions = next(c for c in contracts["contracts"] if c["name"].startswith("Decision"))
-    for module in decisions["source_modules"]:
-        if module == "nightcap.contract":
-            continue
-        package, _, name = module.partition(".")
-        assert (ROOT / package / f"{name}.py").exists(), module
-        assert (ROOT / "tests" / "unit" / package / f"test_{name}.py").exists(), module
+    for module in set(decisions["source_modules"]) - _WITHOUT_OWN_TEST:
+        package, *_, name = module.split(".")
+        assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
+        tests = ROOT / "tests" / "unit" / package
+        assert (tests / f"test_{name}.py").exists(), module
 
 
 def test_crd_is_named_as_the_contract_says() -> None:
@@ -102,3 +110,16 @@ def test_pages_name_files_that_exist(page: Path) -> None:
     )
     for name in named:
         assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+def test_wheel_holds_the_library_and_nothing_else(tmp_path: Path) -> None:
+    """Names like `certs` or `sidecar` must not land in other people's site-packages."""
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    top = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert top == {"nightcap", f"nightcap-{__version__}.dist-info"}

@@ -151,6 +151,12 @@ def test_a_finished_one_with_on_still_there_stays_finished_and_stays():
         assert of_kind(view, DeleteCapture, NOW + later) == []
 
 
+def test_another_option_does_not_start_a_finished_one_again():
+    view = done(a_view([], [a_pod(annotations=ON)]))
+    longer = with_pods(view, a_pod(annotations={**ON, keys.DURATION: "9h"}))
+    assert of_kind(longer, UpdateCapture, NOW + 4000) == []
+
+
 def test_a_finished_one_is_started_again_by_off_and_on():
     view = done(a_view([], [a_pod(annotations=ON)]))
     view = done(with_pods(view, a_pod(annotations=OFF)), NOW + 4000)

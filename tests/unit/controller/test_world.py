@@ -133,7 +133,22 @@ def test_a_view_has_the_reports_of_its_captures():
     world.on_capture(Change("added", a_capture()))
     world.book.put([a_report(), a_report("http")])
     assert list(world.view("shop").reports) == [uid_of("dns")]
-    assert world.capture_uids() == {uid_of("dns")}
+
+
+def test_tidying_forgets_what_is_remembered_of_the_gone_and_keeps_the_rest():
+    world, _ = a_world()
+    world.on_capture(Change("added", a_capture()))
+    world.on_pod(Change("added", a_pod()))
+    world.book.put([a_report(), a_report(pod="gone"), a_report("lost")])
+    here = (uid_of("dns"), uid_of("web-1"))
+    for key in (here, (uid_of("dns"), "gone"), ("lost", uid_of("web-1"))):
+        world.memory.ordered_at[key] = NOW
+    world.tidy()
+    world.tidy()
+    assert set(world.memory.ordered_at) == {here}
+    # Of a pod that is gone the report stays: its packets count as long as the capture lives.
+    assert len(world.book.of(uid_of("dns"))) == 2
+    assert world.book.of(uid_of("lost")) == {}
 
 
 def test_a_capture_is_judged_when_it_comes():

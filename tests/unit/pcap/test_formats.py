@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -95,7 +96,7 @@ def test_a_boundary_is_the_end_of_the_last_whole_record(found: list[Record], cut
     assert record_boundary(b"".join(packed)[:cut], "<") == max(end for end in ends if end <= cut)
 
 
-def test_scapy_reads_what_is_written() -> None:
+def test_scapy_reads_what_is_written(tmp_path: Path) -> None:
     from scapy.utils import RawPcapReader
 
     found = [
@@ -103,6 +104,8 @@ def test_scapy_reads_what_is_written() -> None:
         Record(1_700_000_001 * 10**9, 9, b""),
     ]
     data = a_file(Header(1, 65535, nanoseconds=True), found)
-    with RawPcapReader(io.BytesIO(data)) as reader:
+    path = tmp_path / "written.pcap"
+    path.write_bytes(data)
+    with RawPcapReader(str(path)) as reader:
         theirs = [(meta.sec * 10**9 + meta.usec, meta.wirelen, raw) for raw, meta in reader]
     assert theirs == [tuple(record) for record in found]

@@ -225,7 +225,8 @@ def test_orphans_are_reaped(sleeper: Sleeper) -> None:
     wait_for(lambda: _text(sleeper.folder / "orphan").endswith("\n"), "orphan")
     assert sleeper.process is not None
     orphan = Path("/proc", _text(sleeper.folder / "orphan").strip())
-    wait_for(lambda: f") S {sleeper.process.pid} " in _text(orphan / "stat"), "inherited", 0.3)
+    parent = f") S {sleeper.process.pid} "
+    wait_for(lambda: parent in _text(orphan / "stat"), "inherited", 0.3)
     wait_for(lambda: not orphan.exists(), "reaped", 2)
 
 

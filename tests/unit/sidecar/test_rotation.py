@@ -12,10 +12,9 @@ def stored(seq: int, stream: tuple[str, str] = A, size: int = 10, **facts: objec
 
 
 def test_a_segment_is_full_by_size_or_by_age() -> None:
-    facts = {"limit": 100, "max_seconds": 60.0}
-    assert not is_full(written=99, age_seconds=59.9, **facts)
-    assert is_full(written=100, age_seconds=0, **facts)
-    assert is_full(written=24, age_seconds=60, **facts)
+    assert not is_full(written=99, limit=100, age_seconds=59.9, max_seconds=60)
+    assert is_full(written=100, limit=100, age_seconds=0, max_seconds=60)
+    assert is_full(written=24, limit=100, age_seconds=60, max_seconds=60)
 
 
 def test_a_small_spool_makes_small_segments() -> None:

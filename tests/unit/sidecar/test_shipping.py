@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,8 +27,8 @@ def a_capture(tmp_path: Path, *segments: Segment, name: str = "a1") -> CaptureSp
     return capture
 
 
-def a_segment(seq: int = 0, interface: str = "eth0", **facts: object) -> Segment:
-    return Segment(interface, seq, seq, 10, **facts)  # type: ignore[arg-type]
+def a_segment(seq: int = 0, interface: str = "eth0", **facts: Any) -> Segment:
+    return Segment(interface, seq, seq, 10, **facts)
 
 
 def next_job(capture: CaptureSpool, **turn: float) -> tuple[Job | None, float]:
@@ -44,8 +45,10 @@ def test_what_has_grown_is_sent_when_its_pace_allows(tmp_path: Path) -> None:
 
 
 def test_a_complete_segment_and_a_full_body_do_not_wait(tmp_path: Path) -> None:
-    for facts in ({"complete": True, "size": 1}, {"size": MAX_BODY_BYTES}):
-        segment = a_segment(next_at=NOW + 9, **facts)
+    for segment in (
+        a_segment(next_at=NOW + 9, complete=True, size=1),
+        a_segment(next_at=NOW + 9, size=MAX_BODY_BYTES),
+    ):
         capture = a_capture(tmp_path, segment)
         assert next_job(capture)[0] == Job(Kind.APPEND, capture, segment)
 
@@ -140,7 +143,7 @@ def test_a_collector_that_lost_bytes_is_followed_back() -> None:
     ],
 )
 def test_a_refused_offset_is_understood(
-    sent: int, received: int, facts: dict[str, object], fresh: bool, verdict: Verdict
+    sent: int, received: int, facts: dict[str, Any], fresh: bool, verdict: Verdict
 ) -> None:
     assert judge_offset(a_segment(**facts), sent=sent, received=received, fresh=fresh) is verdict
 

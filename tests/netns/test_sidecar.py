@@ -1,0 +1,127 @@
+"""The whole sidecar as it runs in a pod: the dormant program, the worker, the collector."""
+
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from nightcap.contract.orders import Limit
+from nightcap.contract.reports import Reason, State
+from tests.netns.collector import Collector
+from tests.netns.net import Link
+from tests.netns.pods import ID, ID_2, Pod, an_order, wait_for
+from tests.netns.test_recording import numbers
+
+pytestmark = pytest.mark.netns
+
+
+def workers(pod: Pod) -> list[int]:
+    assert pod.process is not None
+    children = Path(f"/proc/{pod.process.pid}/task/{pod.process.pid}/children").read_text()
+    return [int(child) for child in children.split()]
+
+
+def test_it_sleeps_wakes_records_ships_and_sleeps_again(
+    shipping_pod: Pod, collector: Collector, dormant: Path
+) -> None:
+    pod = shipping_pod
+    pod.order_text("")
+    # As in the image: root with one capability, so nothing may rest on reading others' files.
+    pod.start(dormant=dormant, capabilities="-all,+net_raw")
+    time.sleep(0.3)
+    assert workers(pod) == []
+    pod.order(an_order(limit=Limit(bytes=0, packets=50)))
+    waited = subprocess.run([dormant, "--wait", "5s"], env=pod.variables(), check=False)
+    assert waited.returncode == 0
+    assert (pod.spool / ".open").exists()
+    pod.link.send(60)
+    wait_for(lambda: not workers(pod), "asleep again", 10)
+    assert numbers(*collector.files(ID).values()) == list(range(50))
+    # The next change wakes it again, and what is done is not done twice.
+    pod.order(an_order(limit=Limit(bytes=0, packets=50)), an_order(id=ID_2))
+    wait_for(lambda: (report := collector.report(ID_2)) and report.state is State.WAITING, "second")
+    assert pod.terminate() == 0
+    assert pod.events().count("capture begun") == 2
+
+
+def test_an_upload_that_a_proxy_opens_anew_is_noticed_and_stopped(
+    pod: Pod, collector: Collector, tmp_path: Path
+) -> None:
+    """Like a mesh: what is sent to the collector leaves the pod a second time, from elsewhere."""
+    pod.collectors = ((pod.link.pod.address, 20443),)
+    pod.environ = {"NIGHTCAP_LOOP_SECONDS": "4"}
+    pod.order(an_order(filter=""))
+    with (
+        pod.link.peer.socket(kind=socket.SOCK_STREAM) as listening,
+        forwarder(pod.link, port=20443, to=15008),
+    ):
+        listening.bind((pod.link.peer.address, 15008))
+        server = collector.serve(listening, tmp_path / "tls")
+        pod.start()
+        pod.wait_open()
+        wait_for(lambda: (told := collector.report(ID)) and told.reason is Reason.LOOP, "told", 25)
+        size = sum(map(len, collector.files(ID).values()))
+        time.sleep(1)
+        assert sum(map(len, collector.files(ID).values())) == size
+        # Without recording there is no loop: what is left is shipped at the end.
+        assert pod.terminate() == 0
+        told = collector.report(ID)
+        assert told is not None
+        assert (told.state, told.shipped) == (State.FINISHED, True)
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def forwarder(link: Link, *, port: int, to: int) -> Iterator[None]:
+    """A proxy in the pod: whatever comes to its port goes on to the peer."""
+    with link.pod.socket(kind=socket.SOCK_STREAM) as listening:
+        listening.bind((link.pod.address, port))
+        listening.listen()
+
+        def pump(source: socket.socket, sink: socket.socket) -> None:
+            with suppress(OSError):
+                while data := source.recv(65536):
+                    sink.sendall(data)
+            source.close()
+            sink.close()
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    near, _ = listening.accept()
+                    far = link.pod.socket(kind=socket.SOCK_STREAM)
+                    far.connect((link.peer.address, to))
+                    for pair in ((near, far), (far, near)):
+                        threading.Thread(target=pump, args=pair, daemon=True).start()
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_a_killed_worker_comes_back_and_nothing_that_was_written_is_lost(
+    shipping_pod: Pod, collector: Collector, dormant: Path
+) -> None:
+    pod = shipping_pod
+    pod.order(an_order())
+    pod.start(dormant=dormant)
+    pod.wait_open()
+    pod.link.send(100)
+    wait_for(lambda: len(numbers(*collector.files(ID).values())) == 100, "arrived")
+    os.kill(workers(pod)[0], signal.SIGKILL)
+    wait_for(lambda: pod.events().count("interface opened") == 2, "open again")
+    pod.link.send(100, first=100)
+    time.sleep(0.3)
+    assert pod.terminate() == 0
+    assert numbers(*collector.files(ID).values()) == list(range(200))
+    assert "worker died" in pod.events()
