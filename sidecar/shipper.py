@@ -36,6 +36,7 @@ class Shipper:
 
     Attributes:
         sent_bytes: Bytes of segments that went out so far.
+        is_able: False when it cannot trust anybody, and so will never ship.
         terminating: The pod is going: retry sooner, there is little time.
     """
 
@@ -65,6 +66,7 @@ class Shipper:
         self._said_at = float("-inf")
         self._stopped = False
         self.sent_bytes = 0
+        self.is_able = True
         self.terminating = False
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
 
@@ -99,6 +101,8 @@ class Shipper:
     def _run(self) -> None:
         context = self._trust()
         if context is None:
+            self.is_able = False
+            self._on_news()
             return
         while True:
             job = self._wait_for_job()

@@ -5,6 +5,7 @@ this one, which holds `sidecar` and `nightcap`, is put there first. This file is
 compiled at each start, so it holds little else.
 """
 
+import gc
 import sys
 from types import ModuleType
 
@@ -19,6 +20,8 @@ class _Later(ModuleType):
 
 
 if __name__ == "__main__":
+    # Until the captures are open there is nothing to collect; the worker turns it on again.
+    gc.disable()
     sys.path.insert(0, __file__.rsplit("/", 2)[0])
     # `dataclasses` imports it for classes without a docstring, which we have none of: with what it
     # imports in turn it is a sixth of the time until the capture is open, and 2 MB.

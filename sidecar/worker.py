@@ -80,6 +80,7 @@ class Worker:
             log.warning("setting not usable", fault=fault)
         # What has been imported stays: the collector need not walk it again and again.
         gc.freeze()
+        gc.enable()
         self._loop()
         if self._shipper is not None:
             self._shipper.stop()
@@ -384,6 +385,10 @@ class Worker:
         recorder = self._recorders.pop(capture_id, None)
         if recorder is None:
             return
+        with self._spool.news:
+            # What is not recorded any more cannot come back.
+            recorder.spool.held = recorder.spool.looping = False
+            self._spool.news.notify_all()
         for stream in recorder.streams.values():
             stream.silence(now)
             self._unpoll(stream)
@@ -476,8 +481,8 @@ class Worker:
             return True  # the dormant program starts us again when the orders change
         if self._closing or self._recorders:
             return False
-        can_ship = bool(self._orders.collectors and self._settings.collector_ca)
-        if self._terminating and not can_ship:
+        is_able = self._shipper is not None and self._shipper.is_able
+        if self._terminating and not (is_able and self._orders.collectors):
             return True
         with self._spool.lock:
             return all(

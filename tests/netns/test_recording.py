@@ -374,6 +374,22 @@ def test_a_full_disk_drops_the_oldest_and_goes_on(pod: Pod, tmp_path: Path) -> N
         subprocess.run(["umount", str(pod.spool)], check=True)
 
 
+def test_a_spool_that_takes_nothing_is_a_state_that_ends(pod: Pod) -> None:
+    pod.spool.mkdir()
+    (pod.spool / ID).write_text("in the way")
+    pod.order(an_order())
+    pod.start()
+    wait_for(lambda: "interface opened" in pod.events(), "opened all the same")
+    pod.link.send(5)
+    wait_for(lambda: '"reason": "spool-full"' in (pod.folder / "log").read_text(), "said")
+    (pod.spool / ID).unlink()
+    wait_for(lambda: pod.events().count("interface opened") >= 2, "tried again")
+    pod.link.send(5, first=5)
+    settle()
+    assert pod.terminate() == 0
+    assert numbers(*segments(pod)) == list(range(5, 10))
+
+
 def test_a_link_that_goes_down_and_up_is_captured_on(pod: Pod) -> None:
     pod.order(an_order())
     pod.start()

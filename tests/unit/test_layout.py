@@ -30,7 +30,13 @@ def _object(kind: str, name: str) -> dict:
 
 # Records without decisions of their own, and what another module's test covers whole.
 _WITHOUT_OWN_TEST = frozenset(
-    {"nightcap.contract", "webhook.facts", "webhook.shape", "controller.actions"}
+    {
+        "nightcap.contract",
+        "webhook.facts",
+        "webhook.shape",
+        "controller.actions",
+        "retrieval.collector.uploads",
+    }
 )
 
 

@@ -117,11 +117,10 @@ def test_what_the_collector_has_beyond_the_disk_is_its_end() -> None:
 def test_an_answer_moves_the_offset_and_only_the_durable_frees() -> None:
     segment = a_segment(size=100, complete=True, marks=[50, 90])
     accepted(segment, Received(100, 50), completed=True, now=NOW, pace=1)
-    assert (segment.acked, segment.durable, segment.sealed) == (100, 50, True)
-    assert not segment.shipped
+    facts = (segment.acked, segment.durable, segment.sealed, segment.shipped)
+    assert facts == (100, 50, True, False)
     accepted(segment, Received(100, 100), completed=True, now=NOW, pace=1)
-    assert segment.shipped
-    assert segment.marks == []
+    assert (segment.shipped, segment.marks) == (True, [])
 
 
 def test_a_collector_that_lost_bytes_is_followed_back() -> None:
