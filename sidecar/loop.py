@@ -25,6 +25,8 @@ _LONGEST_WATCH: Final = 60.0
 
 @dataclass(slots=True)
 class _Sample:
+    """The counters at one moment."""
+
     at: float
     uploaded: int
     recorded: Mapping[str, int]

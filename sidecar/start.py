@@ -10,7 +10,7 @@ import sys
 from types import ModuleType
 
 
-class _Later(ModuleType):
+class Later(ModuleType):
     """Stands for a module until something of it is used."""
 
     def __getattr__(self, name: str) -> object:
@@ -25,7 +25,7 @@ if __name__ == "__main__":
     sys.path.insert(0, __file__.rsplit("/", 2)[0])
     # `dataclasses` imports it for classes without a docstring, which we have none of: with what it
     # imports in turn it is a sixth of the time until the capture is open, and 2 MB.
-    sys.modules["inspect"] = _Later("inspect")
+    sys.modules["inspect"] = Later("inspect")
 
     from sidecar.worker import main
 
