@@ -33,6 +33,7 @@ from controller.world import World
 from nightcap.contract.objects import Namespace, ObjectMeta, Pod, Service
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
+from nightcap.kube.elector import Elector
 from nightcap.kube.errors import ClusterUnavailable
 from nightcap.kube.events import EventRecorder
 from nightcap.kube.logs import setup_logging
@@ -40,6 +41,7 @@ from nightcap.kube.reflector import Reflector
 
 log = logging.getLogger(__name__)
 
+LEASE: Final = "nightcap-controller"
 _CA_CONFIG_MAP: Final = "nightcap-ca"
 _SAY_WAITING_SECONDS: Final = 10.0
 
@@ -125,12 +127,21 @@ class Controller:
         self.metrics = Metrics()
         memory = Memory()
         book = ReportBook()
+        self.elector = Elector(
+            client,
+            settings.namespace,
+            LEASE,
+            # A restarted container keeps its pod's name, and is somebody else.
+            f"{settings.hostname}_{os.urandom(4).hex()}",
+            on_change=self._leadership_changed,
+        )
         # The world tells the loop and the loop looks at the world: one of them comes first.
         self.loop = Loop(
             lambda namespace: self.world.view(namespace),
             lambda action: self.applier.submit(action),
             self.metrics,
             tidy=lambda: self.world.tidy(),
+            leading=self.elector.leading,
         )
         self.world = World(book, memory, self.loop.mark)
         self.applier = Applier(
@@ -139,6 +150,7 @@ class Controller:
             memory,
             self.metrics,
             self.loop.mark_later,
+            may_write=lambda: self.elector.is_leader,
         )
         self.watches = make_watches(client, settings, self.world)
         self.poller = ReportPoller(
@@ -153,10 +165,10 @@ class Controller:
             on_retrieval=self.world.on_retrieval,
             on_failure=self.metrics.report_polls_failed.inc,
         )
-        self.certificates = CertificateLoop(
-            client, CertificateSettings.standard(settings.namespace)
-        )
+        self._client, self._namespace = client, settings.namespace
+        self._certificates: CertificateLoop | None = None
         self.metrics.watch(self.watches.all, self.world.captures)
+        self.metrics.leader.set_function(lambda: float(self.elector.is_leader))
         self.health = HealthServer(
             settings.metrics_port,
             self.metrics.registry,
@@ -167,13 +179,13 @@ class Controller:
     def run(self, stopping: threading.Event) -> None:
         """Work until told to stop."""
         self.health.start()
-        # First: without certificates neither webhook nor retrieval can start.
-        self.certificates.start()
         for reflector in self.watches.all:
             reflector.start()
         if self._wait_synced(stopping):
             self.loop.start()
+            # Replicas that wait keep up with the reports, so that status never falls back.
             self.poller.start()
+            self.elector.start()
             log.info("controller runs")
             stopping.wait()
         self.stop()
@@ -185,9 +197,21 @@ class Controller:
         self.poller.stop()
         self.loop.stop()
         self.applier.stop()
-        self.certificates.stop()
+        # When no write is under way any more: another begins at once.
+        self.elector.stop()
         self.health.stop()
         log.info("controller stopped")
+
+    def _leadership_changed(self, leads: bool) -> None:
+        if self._certificates is not None:
+            self._certificates.stop()
+            self._certificates = None
+        if leads:
+            self._certificates = CertificateLoop(
+                self._client, CertificateSettings.standard(self._namespace)
+            )
+            self._certificates.start()
+            self.world.mark_all()
 
     def troubles(self) -> tuple[str, ...]:
         """What keeps it from being ready."""

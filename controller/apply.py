@@ -61,6 +61,10 @@ class _Done:
     at: float
 
 
+class _NotLeading(Exception):
+    """Another replica may be writing."""
+
+
 class Applier:
     """Performs actions.
 
@@ -72,6 +76,8 @@ class Applier:
         on_done: Called with a namespace that has to be looked at again, and in how many
             seconds.
         clock: Seconds since the epoch.
+        may_write: Asked at the last moment before each write: the leader may have changed
+            since it was decided, or this process may have been paused.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class Applier:
         metrics: Metrics,
         on_done: Callable[[str, float], None],
         clock: Callable[[], float] = time.time,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         self._client = client
         self._recorder = recorder
@@ -89,6 +96,7 @@ class Applier:
         self._metrics = metrics
         self._on_done = on_done
         self._clock = clock
+        self._may_write = may_write
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="apply")
         self._lock = threading.Lock()
         self._in_flight: dict[Key, bool] = {}
@@ -109,7 +117,8 @@ class Applier:
             back by the watch yet.
         """
         if isinstance(action, RecordEvent):
-            self._record(action)
+            if self._may_write():
+                self._record(action)
             return None
         key, wrote = _key(action), _written(action)
         with self._lock:
@@ -136,9 +145,14 @@ class Applier:
         retry_in: float | None = None
         succeeded = False
         try:
+            if not self._may_write():
+                raise _NotLeading  # noqa: TRY301 - what follows is the same for all failures
             self._perform(action)
             succeeded = True
             self._failures = 0
+        except _NotLeading:
+            retry_in = 1.0
+            log.info("not written, another leads", extra=_facts(action))
         except (NotFound, Conflict) as error:
             # A create that finds no namespace or no CRD would otherwise not be tried again.
             retry_in = 5.0 if isinstance(action, CreateCapture) else 1.0

@@ -18,6 +18,13 @@ COALESCE_SECONDS: Final = 0.01
 """Objects that belong together arrive within this time of each other."""
 _AFTER_FAILURE_SECONDS: Final = 5.0
 _LONGEST_SLEEP_SECONDS: Final = 60.0
+_LOOK_FOR_THE_END_SECONDS: Final = 0.5
+
+
+def _always() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
 
 
 class Loop:
@@ -29,6 +36,8 @@ class Loop:
         metrics: Counters.
         clock: Seconds since the epoch.
         tidy: Called about once a minute.
+        leading: Set while this replica may act; the others keep their news for the day they
+            lead.
     """
 
     def __init__(
@@ -38,12 +47,14 @@ class Loop:
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
         tidy: Callable[[], None] = lambda: None,
+        leading: threading.Event | None = None,
     ) -> None:
         self._view = view
         self._submit = submit
         self._metrics = metrics
         self._clock = clock
         self._tidy = tidy
+        self._leading = leading if leading is not None else _always()
         self._tidied_at = clock()
         self._lock = threading.Lock()
         self._news = threading.Event()
@@ -87,6 +98,8 @@ class Loop:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            if not self._leading.wait(_LOOK_FOR_THE_END_SECONDS):
+                continue
             if self._news.wait(self._seconds_to_sleep()):
                 time.sleep(COALESCE_SECONDS)
             self._news.clear()

@@ -53,6 +53,11 @@ class Metrics:
             "Questions to collectors that were not answered.",
             registry=self.registry,
         )
+        self.leader = Gauge(
+            "nightcap_controller_leader",
+            "1 while this replica is the one that writes.",
+            registry=self.registry,
+        )
         self.waiting = Gauge(
             "nightcap_controller_namespaces_waiting",
             "Namespaces with news that were not looked at yet.",

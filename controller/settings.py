@@ -21,11 +21,13 @@ class Settings:
         namespace: Where Nightcap itself lives.
         metrics_port: Plain HTTP: /healthz, /readyz, /metrics.
         token_file: Our own service account's token, shown to collectors.
+        hostname: The pod's name, for people who read the Lease.
     """
 
     namespace: str = DEFAULT_NAMESPACE
     metrics_port: int = DEFAULT_METRICS_PORT
     token_file: Path = Path(_TOKEN_FILE)
+    hostname: str = "controller"
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> "Settings":
@@ -45,4 +47,9 @@ class Settings:
         token_file = environ.get("NIGHTCAP_TOKEN_FILE", _TOKEN_FILE)
         if faults:
             raise BadSettings("; ".join(faults))
-        return cls(namespace=namespace, metrics_port=port, token_file=Path(token_file))
+        return cls(
+            namespace=namespace,
+            metrics_port=port,
+            token_file=Path(token_file),
+            hostname=environ.get("HOSTNAME") or "controller",
+        )

@@ -72,6 +72,7 @@ class World:
         client = KubeClient(configuration)
         self.server = server
         self.now = NOW
+        self.leads = True
         self.memory = Memory()
         self.metrics = Metrics()
         self.again: list[tuple[str, float]] = []
@@ -83,6 +84,7 @@ class World:
             self.metrics,
             lambda namespace, seconds: self.again.append((namespace, seconds)),
             clock=lambda: self.now,
+            may_write=lambda: self.leads,
         )
 
     def do(self, action):
@@ -285,3 +287,15 @@ def test_an_event_lies_where_its_readers_may_look_and_is_remembered(world, subje
     assert (method, path) == ("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events")
     assert (body["type"], body["reason"], body["note"]) == ("Warning", "BadAnnotation", "quoted")
     assert world.memory.told == {(subject.uid, "BadAnnotation", "quoted")}
+
+
+def test_nothing_is_written_while_another_leads(world):
+    """It may have been decided before a pause in which another took over."""
+    world.leads = False
+    world.do(PatchOrders(POD, '{"v":1}', frozenset({"capture-uid"})))
+    assert world.server.requests == []
+    assert world.again == [("shop", 1.0)]
+    assert world.failed("PatchOrders") is None
+    world.leads = True
+    world.do(PatchOrders(POD, '{"v":1}', frozenset({"capture-uid"})))
+    assert len(world.server.requests) == 1

@@ -21,7 +21,11 @@ class Bench:
         self.again_at: float | None = None
         self.tidied = 0
         self.metrics = Metrics()
-        self.loop = Loop(self.view, self.submit, self.metrics, self.clock, self.tidy)
+        self.leading = threading.Event()
+        self.leading.set()
+        self.loop = Loop(
+            self.view, self.submit, self.metrics, self.clock, self.tidy, leading=self.leading
+        )
 
     def clock(self) -> float:
         return time.time() + self.shift
@@ -125,3 +129,13 @@ def test_tidying_happens_about_once_a_minute(bench):
     bench.shift += 61
     bench.loop.mark("bank")
     assert bench.wait(lambda: bench.tidied == 1)
+
+
+def test_a_replica_that_does_not_lead_keeps_its_news_until_it_does(bench):
+    bench.leading.clear()
+    bench.loop.start()
+    bench.loop.mark("shop")
+    assert not bench.wait(lambda: bench.looked, seconds=0.3)
+    bench.leading.set()
+    assert bench.wait(lambda: bench.done)
+    assert bench.looked == ["shop"]
