@@ -1,23 +1,23 @@
 """What the webhook knows of the cluster: watched, so that admitting asks nobody.
 
-Namespaces (their label), captures (resolved, by namespace) and the collector's
-addresses. Everything here may be read from any thread.
+Namespaces (their label, quotas and limit ranges), captures (resolved, by namespace) and the
+collector's addresses. Everything here may be read from any thread.
 """
 
 import logging
 import time
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from nightcap.contract import keys
 from nightcap.contract.assignment import ResolvedCapture
 from nightcap.contract.captures import BadCapture, PacketCapture, parse_capture, resolve
-from nightcap.contract.objects import Namespace, Service
+from nightcap.contract.objects import LimitRange, Namespace, ResourceQuota, Service
 from nightcap.contract.uploads import COLLECTOR_PORT
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
-from nightcap.kube.reflector import Change, Reflector
+from nightcap.kube.reflector import Change, HasMetadata, Reflector
 from webhook.facts import NamespaceFacts
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 COLLECTOR_SERVICE: Final = "nightcap-collector"
 _LAG_SECONDS: Final = 0.05
 _LAG_STEP_SECONDS: Final = 0.005
+
+T = TypeVar("T", bound=HasMetadata)
+"""What an index holds."""
 
 
 class ClusterCache:
@@ -62,7 +65,27 @@ class ClusterCache:
             name="collector",
             field_selector=f"metadata.name={COLLECTOR_SERVICE}",
         )
-        self._reflectors = (self._namespaces, self._captures, self._collector)
+        self._limit_ranges: NamespaceIndex[LimitRange] = NamespaceIndex()
+        self._quotas: NamespaceIndex[ResourceQuota] = NamespaceIndex()
+        self._reflectors = (
+            self._namespaces,
+            self._captures,
+            self._collector,
+            Reflector(
+                client,
+                paths.limit_ranges(),
+                msgspec.json.Decoder(LimitRange).decode,
+                name="limitranges",
+                on_change=self._limit_ranges.apply,
+            ),
+            Reflector(
+                client,
+                paths.resource_quotas(),
+                msgspec.json.Decoder(ResourceQuota).decode,
+                name="resourcequotas",
+                on_change=self._quotas.apply,
+            ),
+        )
 
     def start(self) -> None:
         for reflector in self._reflectors:
@@ -90,7 +113,12 @@ class ClusterCache:
             if found is None:
                 return NamespaceFacts(name)
             if found.metadata.label(keys.INJECT) == keys.INJECT_ENABLED:
-                return NamespaceFacts(name, enabled=True)
+                return NamespaceFacts(
+                    name,
+                    enabled=True,
+                    limit_ranges=self._limit_ranges.of(name),
+                    quotas=self._quotas.of(name),
+                )
             if time.monotonic() >= deadline:
                 return NamespaceFacts(name, enabled=False)
             time.sleep(_LAG_STEP_SECONDS)
@@ -111,6 +139,27 @@ def addresses_of(service: Service) -> tuple[tuple[str, int], ...]:
     """Where a collector's Service answers, one address for each IP family."""
     ips = service.spec.cluster_ips or (service.spec.cluster_ip,)
     return tuple((ip, COLLECTOR_PORT) for ip in ips if ip not in ("", "None"))
+
+
+class NamespaceIndex(Generic[T]):
+    """Objects by namespace; written by one thread, read by many."""
+
+    def __init__(self) -> None:
+        self._by_namespace: dict[str, tuple[T, ...]] = {}
+
+    def of(self, namespace: str) -> tuple[T, ...]:
+        return self._by_namespace.get(namespace, ())
+
+    def apply(self, change: Change[T]) -> None:
+        """Take over a change."""
+        meta = change.object.metadata
+        others = tuple(o for o in self.of(meta.namespace) if o.metadata.name != meta.name)
+        kept = others if change.kind == "deleted" else (*others, change.object)
+        # Readers hold no lock: they see the old tuple or the new one.
+        if kept:
+            self._by_namespace[meta.namespace] = kept
+        else:
+            self._by_namespace.pop(meta.namespace, None)
 
 
 class CaptureIndex:

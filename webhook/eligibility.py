@@ -35,6 +35,8 @@ class SkipReason(StrEnum):
     ALREADY_INJECTED = "already-injected"
     NAME_TAKEN = "name-taken"
     ANNOTATIONS_FULL = "annotations-full"
+    LIMIT_RANGE = "limit-range"
+    QUOTA = "quota"
 
 
 SENTENCES: Final[Mapping[SkipReason, str]] = MappingProxyType(
@@ -57,6 +59,8 @@ SENTENCES: Final[Mapping[SkipReason, str]] = MappingProxyType(
         SkipReason.WINDOWS: "the sidecar is a Linux program",
         SkipReason.NAME_TAKEN: "the pod itself uses a name that is Nightcap's",
         SkipReason.ANNOTATIONS_FULL: "the pod's annotations leave no room for another",
+        SkipReason.LIMIT_RANGE: "a LimitRange of the namespace would refuse the pod for it",
+        SkipReason.QUOTA: "a ResourceQuota of the namespace has no room for it",
     }
 )
 """For people, of each reason that is worth a warning."""

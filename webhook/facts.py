@@ -13,9 +13,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
-from nightcap.contract.objects import ObjectMeta
+from nightcap.contract.objects import LimitRange, ObjectMeta, Quantity, ResourceQuota
 
-Quantity = str | int | float
 _EMPTY = Raw(b"null")
 
 
@@ -123,6 +122,9 @@ class PodSpec(Struct, frozen=True, rename="camel"):
     affinity: Affinity | None = None
     security_context: dict[str, Any] | None = None
     resources: Resources | None = None
+    overhead: dict[str, Quantity] | None = None
+    priority_class_name: str | None = None
+    active_deadline_seconds: int | None = None
 
     @property
     def all_containers(self) -> Iterator[Container]:
@@ -177,10 +179,27 @@ class NamespaceFacts:
     Attributes:
         enabled: Whether it carries the label; None when it is not known (a namespace so
             new that the watch has not told of it: the API server has asked us, so it has it).
-        limits_counted: Names of resources (`cpu`, `memory`) whose limits a ResourceQuota
-            of the namespace counts, so that it refuses a container that has none.
+        limit_ranges: What bounds and completes its containers' resources.
+        quotas: What bounds the resources of all its pods together.
     """
 
     name: str
     enabled: bool | None = None
-    limits_counted: frozenset[str] = frozenset()
+    limit_ranges: tuple[LimitRange, ...] = ()
+    quotas: tuple[ResourceQuota, ...] = ()
+
+    @property
+    def limits_counted(self) -> frozenset[str]:
+        """Names of resources whose limits a quota counts, so that each container must have one."""
+        counted = (name for quota in self.quotas for name in quota.hard)
+        prefix = "limits."
+        return frozenset(name[len(prefix) :] for name in counted if name.startswith(prefix))
+
+    def default_limits(self) -> dict[str, Quantity]:
+        """The limits that a container without any is given."""
+        found: dict[str, Quantity] = {}
+        for limit_range in self.limit_ranges:
+            for item in limit_range.items:
+                if item.type == "Container":
+                    found = {**(item.default or {}), **found}
+        return found

@@ -14,10 +14,11 @@ import msgspec
 from nightcap.contract import keys
 from nightcap.contract.assignment import ResolvedCapture, orders_of_new_pod
 from webhook import injection
+from webhook.constraints import Refused, fit
 from webhook.eligibility import SENTENCES, Inject, Keep, Skip, SkipReason, decide
 from webhook.facts import NamespaceFacts, NotAPod, Pod, read_pod
 from webhook.injection import Template
-from webhook.resources import Sizes, sidecar_resources
+from webhook.resources import Sizes
 from webhook.review import Answer, Request
 from webhook.shape import Level
 from webhook.validation import CheckFilter, annotation_faults, capture_faults
@@ -137,8 +138,11 @@ class PodHandler:
             patch = injection.refresh(pod, decision.index, template, value)
             word, reason = "kept", str(decision.reason)
         else:
-            resources = sidecar_resources(pod, self._sizes, namespace)
-            patch = injection.inject(pod, template, decision.profile, resources, value)
+            fitting = fit(pod, self._sizes, namespace)
+            if isinstance(fitting, Refused):
+                return _skipped(Skip(fitting.reason, fitting.detail), injection.strip(pod))
+            template = injection.with_spool(template, fitting.spool_bytes)
+            patch = injection.inject(pod, template, decision.profile, fitting.resources, value)
             word, reason = "injected", ""
         warnings = (SHARED_PROCESSES,) if pod.spec.share_process_namespace else ()
         captures = [entry.id for entry in orders.captures] if value else []

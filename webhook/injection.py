@@ -5,7 +5,7 @@ own (`orders`, `injected`) are: a template that brings them must not decide them
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from nightcap.contract.orders import (
     dump_orders,
 )
 from webhook.facts import Pod, env_of
-from webhook.resources import SidecarResources
+from webhook.resources import KEPT_FREE_BYTES, SidecarResources
 from webhook.shape import (
     MOUNTS,
     ORDERS_SOURCE,
@@ -60,6 +60,15 @@ class Template:
     spool_size: str
     spool_bytes: int
     wait: str
+
+
+def with_spool(template: Template, volume_bytes: int | None) -> Template:
+    """The template with a spool volume of another size; None leaves it as it is."""
+    if volume_bytes is None:
+        return template
+    return replace(
+        template, spool_size=str(volume_bytes), spool_bytes=volume_bytes - KEPT_FREE_BYTES
+    )
 
 
 class Operation(Struct, frozen=True):

@@ -10,10 +10,15 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Final
 
-from webhook.facts import NamespaceFacts, Pod, Quantity, Resources
+from nightcap.contract.objects import Quantity
+from webhook.facts import NamespaceFacts, Pod, Resources
 
+KEPT_FREE_BYTES: Final = 32 * 2**20
+"""Between what segments may take and the volume's sizeLimit, above which the pod is evicted."""
+LEAST_SPOOL_BYTES: Final = KEPT_FREE_BYTES + 16 * 2**20
+
+EPHEMERAL: Final = "ephemeral-storage"
 _COMPUTE: Final = ("cpu", "memory")
-_EPHEMERAL: Final = "ephemeral-storage"
 _QUANTITY = re.compile(
     r"([+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30}))(?:[eE]([+-]?\d{1,2})|(.*))", re.ASCII
 )
@@ -62,7 +67,9 @@ class SidecarResources:
     limits: tuple[tuple[str, str], ...] = ()
 
 
-def sidecar_resources(pod: Pod, sizes: Sizes, namespace: NamespaceFacts) -> SidecarResources:
+def sidecar_resources(
+    pod: Pod, sizes: Sizes, namespace: NamespaceFacts, *, unlimited: bool = False
+) -> SidecarResources:
     """The smallest resources that leave the pod what it was.
 
     | pod | requests | limits |
@@ -72,10 +79,17 @@ def sidecar_resources(pod: Pod, sizes: Sizes, namespace: NamespaceFacts) -> Side
     | Burstable | "0" | memory, if the installation wants one |
     | BestEffort | "0" | none |
     | any, in a namespace whose quota counts limits | | "0" where there would be none |
-    | any with a limit of ephemeral storage | "0" of that | the spool's size |
+    | any that has, or is given, a limit of ephemeral storage | "0" of that | the spool's |
 
     Requests of cpu and memory are always there: an autoscaler that computes a pod's use
-    of its requests gives up over one container without.
+    of its requests gives up over one container without. A limit of "0" is none to the
+    node, but a LimitRange does not put its default in the place.
+
+    Args:
+        pod: The pod.
+        sizes: The installation's; the spool's already as small as the namespace wants it.
+        namespace: Its quotas and defaults.
+        unlimited: Say "0" for every limit of cpu and memory that would else be left out.
     """
     requests = dict.fromkeys(_COMPUTE, "0")
     limits: dict[str, str] = {}
@@ -88,12 +102,13 @@ def sidecar_resources(pod: Pod, sizes: Sizes, namespace: NamespaceFacts) -> Side
                 limits = {"memory": sizes.memory_limit}
             case _:
                 pass
+    limits_counted = namespace.limits_counted
     for resource in _COMPUTE:
-        if resource in namespace.limits_counted:
+        if unlimited or resource in limits_counted:
             limits.setdefault(resource, "0")
-    if _limits_ephemeral_storage(pod):
-        requests[_EPHEMERAL] = "0"
-        limits[_EPHEMERAL] = sizes.ephemeral_limit
+    if _limits_ephemeral_storage(pod) or EPHEMERAL in namespace.default_limits():
+        requests[EPHEMERAL] = "0"
+        limits[EPHEMERAL] = sizes.ephemeral_limit
     return SidecarResources(tuple(requests.items()), tuple(limits.items()))
 
 
@@ -142,7 +157,7 @@ def _add(total: dict[str, Fraction], part: Mapping[str, Fraction]) -> None:
 
 def _limits_ephemeral_storage(pod: Pod) -> bool:
     return any(
-        container.resources is not None and _EPHEMERAL in (container.resources.limits or {})
+        container.resources is not None and EPHEMERAL in (container.resources.limits or {})
         for container in pod.spec.all_containers
     )
 

@@ -7,11 +7,8 @@ from typing import Final
 
 import nightcap
 from nightcap.contract.quantities import BadQuantity, parse_duration, parse_size
-from webhook.resources import Sizes, parse_quantity
+from webhook.resources import KEPT_FREE_BYTES, LEAST_SPOOL_BYTES, Sizes, parse_quantity
 
-_KEPT_FREE_BYTES: Final = 32 * 2**20
-"""Between what segments may take and the volume's sizeLimit, above which the pod is evicted."""
-_LEAST_SPOOL_BYTES: Final = _KEPT_FREE_BYTES + 16 * 2**20
 _LONGEST_WAIT_SECONDS: Final = 60
 
 
@@ -48,7 +45,7 @@ class Settings:
 
     @property
     def spool_bytes(self) -> int:
-        return parse_size(self.spool_size) - _KEPT_FREE_BYTES
+        return parse_size(self.spool_size) - KEPT_FREE_BYTES
 
     @property
     def sizes(self) -> Sizes:
@@ -121,8 +118,8 @@ class _Reader:
         except BadQuantity as error:
             self._refuse(name, text, str(error))
             return default
-        if size < _LEAST_SPOOL_BYTES:
-            self._refuse(name, text, f"must be at least {_LEAST_SPOOL_BYTES >> 20}Mi")
+        if size < LEAST_SPOOL_BYTES:
+            self._refuse(name, text, f"must be at least {LEAST_SPOOL_BYTES >> 20}Mi")
         return text
 
     def wait(self, name: str, default: str) -> str:

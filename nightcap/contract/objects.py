@@ -105,3 +105,71 @@ class Secret(Struct, frozen=True):
 
     metadata: ObjectMeta = ObjectMeta()
     data: dict[str, str] | None = None
+
+
+Quantity = str | int | float
+"""An amount as Kubernetes writes it, such as `250m`, `1Gi` or 2."""
+
+
+class LimitRangeItem(Struct, frozen=True, rename="camel"):
+    type: str = ""
+    min: dict[str, Quantity] | None = None
+    max: dict[str, Quantity] | None = None
+    default: dict[str, Quantity] | None = None
+    default_request: dict[str, Quantity] | None = None
+    max_limit_request_ratio: dict[str, Quantity] | None = None
+
+
+class LimitRangeSpec(Struct, frozen=True):
+    limits: tuple[LimitRangeItem, ...] | None = None
+
+
+class LimitRange(Struct, frozen=True):
+    """Bounds and defaults of a namespace's containers and pods (`v1` LimitRange)."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    spec: LimitRangeSpec = LimitRangeSpec()
+
+    @property
+    def items(self) -> tuple[LimitRangeItem, ...]:
+        return self.spec.limits or ()
+
+
+class ScopeExpression(Struct, frozen=True, rename="camel", gc=False):
+    scope_name: str = ""
+    operator: str = ""
+    values: tuple[str, ...] | None = None
+
+
+class ScopeSelector(Struct, frozen=True, rename="camel"):
+    match_expressions: tuple[ScopeExpression, ...] | None = None
+
+
+class ResourceQuotaSpec(Struct, frozen=True, rename="camel"):
+    hard: dict[str, Quantity] | None = None
+    scopes: tuple[str, ...] | None = None
+    scope_selector: ScopeSelector | None = None
+
+
+class ResourceQuotaStatus(Struct, frozen=True):
+    hard: dict[str, Quantity] | None = None
+    used: dict[str, Quantity] | None = None
+
+
+class ResourceQuota(Struct, frozen=True):
+    """What a namespace may use in all, and uses (`v1` ResourceQuota)."""
+
+    metadata: ObjectMeta = ObjectMeta()
+    spec: ResourceQuotaSpec = ResourceQuotaSpec()
+    status: ResourceQuotaStatus = ResourceQuotaStatus()
+
+    @property
+    def hard(self) -> dict[str, Quantity]:
+        return self.status.hard or self.spec.hard or {}
+
+    @property
+    def scopes(self) -> tuple[ScopeExpression, ...]:
+        """Its scopes, all in one form; it counts the pods that all of them match."""
+        plain = (ScopeExpression(scope, "Exists") for scope in self.spec.scopes or ())
+        selector = self.spec.scope_selector or ScopeSelector()
+        return (*plain, *(selector.match_expressions or ()))

@@ -49,6 +49,14 @@ def service(namespace: str, name: str) -> str:
     return _core(namespace, "services", name)
 
 
+def limit_ranges(namespace: str | None = None) -> str:
+    return _core(namespace, "limitranges")
+
+
+def resource_quotas(namespace: str | None = None) -> str:
+    return _core(namespace, "resourcequotas")
+
+
 def secrets(namespace: str | None = None) -> str:
     return _core(namespace, "secrets")
 

@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64decode
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 
 from nightcap.contract.assignment import ResolvedCapture
 from nightcap.contract.captures import PacketCapture, Spec, resolve
-from nightcap.contract.objects import ObjectMeta
+from nightcap.contract.objects import LimitRange, ObjectMeta, ResourceQuota
 from nightcap.contract.selectors import LabelSelector
 from webhook.facts import NamespaceFacts, Pod, read_pod
 from webhook.injection import Template, encode_patch
@@ -86,6 +86,26 @@ def a_capture(
     )
 
 
+def a_quota(
+    *names: str, used: dict[str, str] | None = None, scopes: tuple[str, ...] = (), **hard: str
+) -> ResourceQuota:
+    """A quota called `compute` on some resources: plenty of those that are only named."""
+    return msgspec.convert(
+        {
+            "metadata": {"name": "compute"},
+            "spec": {"scopes": list(scopes)},
+            "status": {"hard": {**dict.fromkeys(names, "1000"), **hard}, "used": used or {}},
+        },
+        ResourceQuota,
+    )
+
+
+def a_limit_range(kind: str = "Container", **item: dict[str, str]) -> LimitRange:
+    """A LimitRange called `bounds`; fields by their own names, such as defaultRequest."""
+    value = {"metadata": {"name": "bounds"}, "spec": {"limits": [{"type": kind, **item}]}}
+    return msgspec.convert(value, LimitRange)
+
+
 def resolved(capture: PacketCapture) -> ResolvedCapture:
     return ResolvedCapture(capture, resolve(capture))
 
@@ -116,10 +136,11 @@ class KnownCluster:
     enabled: bool | None = True
     running: tuple[ResolvedCapture, ...] = ()
     collectors: tuple[tuple[str, int], ...] = COLLECTORS
-    limits_counted: frozenset[str] = field(default_factory=frozenset)
+    limit_ranges: tuple[LimitRange, ...] = ()
+    quotas: tuple[ResourceQuota, ...] = ()
 
     def namespace(self, name: str) -> NamespaceFacts:
-        return NamespaceFacts(name, self.enabled, self.limits_counted)
+        return NamespaceFacts(name, self.enabled, self.limit_ranges, self.quotas)
 
     def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]:
         return tuple(r for r in self.running if r.capture.metadata.namespace == namespace)

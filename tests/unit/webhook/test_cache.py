@@ -8,8 +8,8 @@ from nightcap.contract.objects import Service, ServiceSpec
 from nightcap.kube import paths
 from nightcap.kube.reflector import Change
 from tests.unit.kube.small_api import SmallApi
-from tests.unit.webhook.builders import NAMESPACE, a_capture
-from webhook.cache import CaptureIndex, ClusterCache, addresses_of
+from tests.unit.webhook.builders import NAMESPACE, a_capture, a_quota
+from webhook.cache import CaptureIndex, ClusterCache, NamespaceIndex, addresses_of
 
 ENABLED = {keys.INJECT: keys.INJECT_ENABLED}
 
@@ -41,7 +41,9 @@ def put_namespace(api, name, labels=None):
 
 
 def test_nothing_is_known_before_the_first_lists(cache):
-    assert set(cache.missing) == {"namespaces", "packetcaptures", "collector"}
+    assert set(cache.missing) == {
+        "namespaces", "packetcaptures", "collector", "limitranges", "resourcequotas",
+    }  # fmt: skip
     assert cache.namespace(NAMESPACE).enabled is None
     assert cache.captures(NAMESPACE) == ()
     assert cache.collectors == ()
@@ -80,6 +82,30 @@ def test_a_label_that_the_watch_learns_of_a_moment_late_counts(api):
     put_namespace(api, NAMESPACE, ENABLED)  # no waiting: the next line is milliseconds later
     assert cache.namespace(NAMESPACE).enabled is True
     cache.stop()
+
+
+def test_quotas_and_limit_ranges_are_known_with_their_namespace(api, cache):
+    put_namespace(api, NAMESPACE, ENABLED)
+    meta = {"namespace": NAMESPACE}
+    api.put(f"{paths.resource_quotas()}/a", metadata=meta, status={"hard": {"limits.cpu": "1"}})
+    api.put(f"{paths.resource_quotas()}/b", metadata={"namespace": "other"}, status={"hard": {}})
+    limits = [{"type": "Container", "default": {"memory": "64Mi"}}]
+    api.put(f"{paths.limit_ranges()}/c", metadata=meta, spec={"limits": limits})
+    begin(cache)
+    facts = cache.namespace(NAMESPACE)
+    assert facts.limits_counted == {"cpu"}
+    assert facts.default_limits() == {"memory": "64Mi"}
+    assert [quota.metadata.name for quota in facts.quotas] == ["a"]
+
+
+def test_an_index_forgets_what_is_deleted_and_replaces_what_changes():
+    index = NamespaceIndex()
+    old, new = a_quota("limits.cpu"), a_quota("limits.memory")
+    index.apply(Change("added", old))
+    index.apply(Change("modified", new, old))
+    assert index.of("") == (new,)
+    index.apply(Change("deleted", new, new))
+    assert index.of("") == ()
 
 
 def added(capture):

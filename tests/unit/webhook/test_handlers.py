@@ -13,6 +13,7 @@ from tests.unit.webhook.builders import (
     a_capture,
     a_container,
     a_pod,
+    a_quota,
     a_review,
     apply,
     resolved,
@@ -125,10 +126,20 @@ def test_a_bad_annotation_is_told_to_whoever_creates_the_pod():
 
 
 def test_resources_follow_the_namespaces_quota():
-    cluster = KnownCluster(limits_counted=frozenset({"memory"}))
+    cluster = KnownCluster(quotas=(a_quota("limits.memory"),))
     outcome = ask(pods(cluster), a_review(object=a_pod(containers=[a_container()])))
     sidecar = apply(a_pod(), outcome.answer.patch)["spec"]["initContainers"][0]
     assert sidecar["resources"]["limits"] == {"memory": "0"}
+
+
+def test_a_pod_that_a_quota_would_refuse_for_the_sidecar_is_told_why():
+    amount = {"cpu": "1", "memory": "1Gi"}
+    pod = a_pod(containers=[a_container(resources={"requests": amount, "limits": amount})])
+    cluster = KnownCluster(quotas=(a_quota(**{"requests.cpu": "1"}),))
+    outcome = ask(pods(cluster), a_review(object=pod))
+    assert (outcome.decision, outcome.reason, outcome.answer.patch) == ("skipped", "quota", b"")
+    (warning,) = outcome.answer.warnings
+    assert "ResourceQuota compute: requests.cpu is 1, of which 0 is used" in warning
 
 
 def capture_review(spec, operation="CREATE"):

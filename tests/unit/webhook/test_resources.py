@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 
-from tests.unit.webhook.builders import SIZES, a_container, a_pod, look
+from tests.unit.webhook.builders import SIZES, a_container, a_pod, a_quota, look
 from webhook.facts import NamespaceFacts
 from webhook.resources import (
     QualityOfService,
@@ -91,7 +91,9 @@ def test_a_memory_limit_is_for_burstable_pods_alone():
 
 def test_a_quota_on_limits_is_satisfied_by_limits_of_zero():
     """A quota that counts limits answers 403 to a container that has none."""
-    quota = NamespaceFacts("storefront", enabled=True, limits_counted=frozenset({"cpu", "memory"}))
+    quota = NamespaceFacts(
+        "storefront", enabled=True, quotas=(a_quota("limits.cpu", "limits.memory"),)
+    )
     assert sidecar_resources(BURSTABLE, SIZES, quota) == SidecarResources(ZERO, ZERO)
     assert sidecar_resources(GUARANTEED, SIZES, quota) == SidecarResources(FLOOR, FLOOR)
 
