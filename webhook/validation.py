@@ -62,7 +62,8 @@ def annotation_faults(request: Request, check_filter: CheckFilter | None) -> tup
     annotations = _nightcap_annotations(request.object)
     if not annotations or annotations == _nightcap_annotations(request.old_object):
         return ()
-    options, faults = parse_options(annotations)
+    # Options may be typed before `on`: they are judged as they will be.
+    options, faults = parse_options({keys.CAPTURE: keys.CAPTURE_ON, **annotations})
     if options is not None and options.filter and check_filter is not None:
         said = check_filter(options.filter)
         if said is not None:

@@ -128,6 +128,12 @@ def test_annotations_that_mean_nothing_are_told():
     assert keys.CAPTURE in fault
 
 
+def test_options_are_judged_before_they_are_switched_on():
+    (fault,) = annotated({keys.DURATION: "soon"})
+    assert keys.DURATION in fault
+    assert annotated({keys.DURATION: "soon", keys.CAPTURE: "off"}) == ()
+
+
 def test_annotations_that_did_not_change_are_not_told_again():
     bad = {keys.CAPTURE: "yes"}
     assert annotated({**bad, "team": "new"}, {**bad, "team": "old"}) == ()
