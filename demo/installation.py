@@ -110,7 +110,7 @@ def uninstall(kubectl: Kubectl, manifests: str, say: Callable[[str], None]) -> N
     documents = [
         document
         for document in manifests.split("\n---\n")
-        if not (injected and "kind: ValidatingAdmissionPolicy" in document)
+        if not (injected and "name: nightcap-orders" in document)
     ]
     kubectl.run(
         "delete", "--ignore-not-found", "-f", "-",
