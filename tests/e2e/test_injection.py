@@ -131,3 +131,27 @@ def test_guaranteed_pod_stays_guaranteed_and_burstable_burstable(shop: Shop) -> 
     }
     for name in classes:
         assert shop.containers(name) == ["nightcap"]
+
+
+def test_pod_that_the_namespaces_quota_has_no_room_for_runs_without_sidecar(shop: Shop) -> None:
+    """The quota's controller keeps its status here; tests/apiserver has the other rules."""
+    amount = {"cpu": "100m", "memory": "64Mi"}
+    shop.create(
+        {
+            "apiVersion": "v1",
+            "kind": "ResourceQuota",
+            "metadata": {"name": "tight"},
+            "spec": {"hard": {"requests.cpu": "100m", "requests.memory": "1Gi"}},
+        }
+    )
+    wait_for(
+        "the quota's status",
+        lambda: shop.get("resourcequota", "tight").get("status", {}).get("hard"),
+        30,
+    )
+    pod = shop.pod("web")
+    pod["spec"]["containers"][0]["resources"] = {"requests": amount, "limits": amount}
+    shop.start(pod)
+    assert shop.containers("web") == []
+    found = shop.get("pod", "web")
+    assert found["status"]["qosClass"] == "Guaranteed"

@@ -1,0 +1,117 @@
+"""What pod creations notice of a webhook replica that dies."""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from demo.kubectl import wait_for
+from demo.stage import Stage
+from nightcap.kube import paths
+from nightcap.kube.client import KubeClient
+from nightcap.kube.errors import ApiError
+from tests.e2e.shop import Shop
+
+NIGHTCAP = "nightcap-system"
+REPLICA = "app.kubernetes.io/name=nightcap-webhook"
+
+
+@dataclass
+class Creating:
+    """Creates pods without pause, in a thread of its own, and notes what became of each."""
+
+    client: KubeClient
+    namespace: str
+    image: str
+    injected: list[float] = field(default_factory=list)
+    uninjected: list[float] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    slowest_seconds: float = 0.0
+
+    def run(self, is_over: Callable[[], bool]) -> None:
+        while not is_over():
+            began_at = time.monotonic()
+            try:
+                made = json.loads(
+                    self.client.request("POST", paths.pods(self.namespace), body=self._pod())
+                )
+            except ApiError as error:
+                self.refused.append(str(error))
+                continue
+            now = time.monotonic()
+            self.slowest_seconds = max(self.slowest_seconds, now - began_at)
+            names = [c["name"] for c in made["spec"].get("initContainers", [])]
+            (self.injected if "nightcap" in names else self.uninjected).append(now)
+
+    def _pod(self) -> dict[str, object]:
+        return {
+            "metadata": {"generateName": "burst-"},
+            "spec": {
+                # Created and admitted like any other, but never on a node.
+                "schedulingGates": [{"name": "example.com/never"}],
+                "containers": [{"name": "app", "image": self.image}],
+            },
+        }
+
+
+def replicas(stage: Stage) -> dict[str, dict[str, Any]]:
+    """The specs of the webhook's pods by name, without those that are going."""
+    items = stage.kubectl.json("-n", NIGHTCAP, "get", "pods", "-l", REPLICA)["items"]
+    return {
+        pod["metadata"]["name"]: pod["spec"]
+        for pod in items
+        if "deletionTimestamp" not in pod["metadata"]
+    }
+
+
+@pytest.mark.alone
+def test_no_pod_creation_fails_when_a_replica_is_killed(
+    shop: Shop, stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage.kubectl.rolled_out(NIGHTCAP, "nightcap-webhook")
+    client = KubeClient.from_environment(str(stage.kubectl.kubeconfig))
+    creating = Creating(client, shop.name, stage.images.app)
+    over = threading.Event()
+    thread = threading.Thread(target=creating.run, args=(over.is_set,))
+    thread.start()
+    try:
+        wait_for("creations under way", lambda: len(creating.injected) > 20, 30)
+        victim = min(replicas(stage))
+        killed_at = time.monotonic()
+        stage.kubectl.run(
+            "-n", NIGHTCAP, "delete", "pod", victim, "--force", "--grace-period=0", "--wait=false"
+        )
+        wait_for("its end", lambda: victim not in replicas(stage), 30)
+        stage.kubectl.rolled_out(NIGHTCAP, "nightcap-webhook")
+        after = len(creating.injected)
+        wait_for("creations go on", lambda: len(creating.injected) > after + 20, 30)
+    finally:
+        over.set()
+        thread.join(30)
+    lost = len(creating.uninjected)
+    until = max((at - killed_at for at in creating.uninjected), default=0.0)
+    with capsys.disabled():
+        print(
+            f"\nwebhook replica killed: {len(creating.injected) + lost} pods created, "
+            f"{len(creating.refused)} refused, {lost} without sidecar (the last {until:.1f} s "
+            f"after), slowest creation {creating.slowest_seconds:.2f} s",
+            file=sys.stderr,
+        )
+    assert creating.refused == []
+    # A replica that dies takes requests with it for as long as it is an endpoint, not longer.
+    assert lost < len(creating.injected)
+
+
+def test_a_node_can_be_drained_of_one_replica_at_a_time(stage: Stage) -> None:
+    def allowed() -> bool:
+        budget = stage.kubectl.json("-n", NIGHTCAP, "get", "pdb", "nightcap-webhook")
+        return bool(budget["status"]["disruptionsAllowed"] == 1)
+
+    wait_for("both replicas under the budget", allowed, 60)
+    specs = replicas(stage).values()
+    assert {spec["priorityClassName"] for spec in specs} == {"nightcap"}
