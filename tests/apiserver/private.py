@@ -11,6 +11,7 @@ import contextlib
 import ipaddress
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -39,11 +40,12 @@ _PATIENCE_SECONDS = 60
 
 
 def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, outside of those that outgoing connections take."""
+    while True:
+        port = random.randrange(15000, 30000)  # noqa: S311 - no secret
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 class PrivateApi:
