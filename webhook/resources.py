@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from nightcap.contract.objects import Quantity
@@ -162,6 +163,8 @@ def _limits_ephemeral_storage(pod: Pod) -> bool:
     )
 
 
+# Pods of a cluster ask for a few dozen different amounts.
+@lru_cache(maxsize=4096)
 def parse_quantity(value: Quantity) -> Fraction | None:
     """Read a Kubernetes quantity such as `250m`, `1Gi`, `2e3` or 0.5.
 
