@@ -9,6 +9,7 @@ its own copy for as long as it likes.
 
 import errno
 import os
+import select
 import selectors
 import socket
 import ssl
@@ -24,12 +25,15 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from certs.plain import PlainApp, answer_plain
+
 KEEP_ALIVE_SECONDS = 130
 """Longer than client-go keeps idle connections (90 s): the client closes, never we."""
 
 _MEMORY_DIR = Path("/dev/shm")  # noqa: S108 - for gunicorn's heartbeat file, which has no name
 _EXIT_SECONDS = 5
 _FIRST_BYTE_SECONDS = 10.0
+_STAY_MILLISECONDS = 20
 _OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _OUT_OF_FILES_SECONDS = 0.05
 _NOBODY_THERE = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR})
@@ -50,6 +54,7 @@ class ServerOptions:
     on_start: Callable[[], None]
     on_stop: Callable[[], None]
     draining: threading.Event
+    plain: PlainApp | None = None
 
 
 class QuietLogger(Logger):  # type: ignore[misc]
@@ -70,6 +75,49 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     """
 
     _stop_at: float | None = None
+    _staying = 0
+
+    def handle(self, conn: Any) -> Any:
+        """Answer requests of a connection, in a thread of the pool.
+
+        Between two requests gunicorn takes a connection back to its main thread: a future, a
+        wake-up and two system calls that cost as much as a small answer. So the thread stays
+        for the blink in which a busy client sends its next request; never more than half of
+        the threads, and none when others wait for one.
+        """
+        result = self._handle_one(conn)
+        while result is True and self._next_comes(conn):
+            result = self._handle_one(conn)
+        return result
+
+    def _handle_one(self, conn: Any) -> Any:
+        plain = self.app.options.plain
+        if plain is not None and conn.initialized and self.alive and self._stop_at is None:
+            try:
+                conn.sock.setblocking(True)
+                answered = answer_plain(plain, conn.sock, conn.parser.unreader)
+            except OSError:
+                return False
+            if answered is not None:
+                return answered
+        return super().handle(conn)
+
+    def _next_comes(self, conn: Any) -> bool:
+        options: ServerOptions = self.app.options
+        if not self.alive or self._stop_at is not None or self._staying >= options.threads // 2:
+            return False
+        if conn.parser.unreader.buf.tell() or conn.sock.pending():
+            return True
+        # Not exact under concurrency, and need not be.
+        self._staying += 1
+        try:
+            if self.tpool._work_queue.qsize():
+                return False
+            poll = select.poll()
+            poll.register(conn.sock, select.POLLIN)
+            return bool(poll.poll(_STAY_MILLISECONDS))
+        finally:
+            self._staying -= 1
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         options: ServerOptions = self.app.options
@@ -166,6 +214,11 @@ def _settings_of(options: ServerOptions) -> dict[str, Any]:
         "post_worker_init": post_worker_init,
         "logger_class": QuietLogger,
         "accesslog": None,
+        # No proxy stands before us, so no header speaks for one; said so that gunicorn does not
+        # compare the address of each request with a list.
+        "forwarded_allow_ips": "*",
+        "forwarder_headers": "",
+        "secure_scheme_headers": {},
         # Tokens of identity providers can be long; our own report header is 4 KiB.
         "limit_request_fields": 64,
         "limit_request_field_size": 16384,

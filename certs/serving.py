@@ -18,6 +18,7 @@ import msgspec
 
 from certs.bundle import BadBundle, bundle_of
 from certs.contexts import ServedContexts, contexts_of
+from certs.plain import PlainApp
 from certs.runner import ServerOptions, run_server
 from nightcap.contract.objects import Secret
 from nightcap.kube import paths
@@ -228,6 +229,7 @@ def serve(
     graceful_seconds: float = 30.0,
     max_connections: int = 4096,
     address: str | None = None,
+    plain: PlainApp | None = None,
 ) -> None:
     """Serve a WSGI application over TLS until SIGTERM; never returns, raises SystemExit.
 
@@ -247,6 +249,7 @@ def serve(
         graceful_seconds: How long requests in flight may then take.
         max_connections: Kept-alive connections and requests together.
         address: To listen on; by default every address, of both families if there are two.
+        plain: Answers plain requests on the short way; see `certs.plain`.
     """
     # The first process of a container ignores SIGTERM unless it says otherwise.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -274,5 +277,6 @@ def serve(
         on_start=begin,
         on_stop=end,
         draining=draining or threading.Event(),
+        plain=plain,
     )
     run_server(app, options)

@@ -50,16 +50,18 @@ def main() -> int:
         cache.start()
         start_metrics(settings.metrics_port, metrics.registry)
 
+    app = AdmissionApp(
+        handlers(settings, cache, certificates), status_app(missing).wsgi_app, metrics
+    )
     serve(
-        AdmissionApp(
-            handlers(settings, cache, certificates), status_app(missing).wsgi_app, metrics
-        ),
+        app,
         port=settings.listen_port,
         certificates=certificates,
         threads=settings.threads,
         on_start=start,
         on_stop=cache.stop,
         draining=draining,
+        plain=app.plain,
     )
     return 0
 

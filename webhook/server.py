@@ -62,19 +62,33 @@ class AdmissionApp:
         handler = self._handlers.get(path)
         if handler is None:
             return self._rest(environ, start_response)
-        began_at = time.perf_counter()
         try:
-            request = read_request(_read_body(environ))
+            body = self._answer(path, handler, _read_body(environ))
         except (Refused, NoReview) as error:
             code = error.code if isinstance(error, Refused) else 400
             self._metrics.record_malformed(code)
             return _respond(start_response, code, "text/plain; charset=utf-8", f"{error}\n")
+        return _respond(start_response, 200, _JSON, body)
+
+    def plain(self, path: str, body: bytes) -> bytes | None:
+        """The answer to an admission request; None for what is none (see `certs.plain`)."""
+        handler = self._handlers.get(path)
+        if handler is None:
+            return None
+        try:
+            return self._answer(path, handler, body)
+        except NoReview:
+            return None
+
+    def _answer(self, path: str, handler: Handler, body: bytes) -> bytes:
+        began_at = time.perf_counter()
+        request = read_request(body)
         outcome = _handle(handler, request)
-        body = write_answer(request.uid, outcome.answer)
+        answer = write_answer(request.uid, outcome.answer)
         seconds = time.perf_counter() - began_at
         self._metrics.record(path, outcome.decision, outcome.reason, seconds)
         _log(path, request, outcome, seconds)
-        return _respond(start_response, 200, _JSON, body)
+        return answer
 
 
 def _handle(handler: Handler, request: Request) -> Outcome:

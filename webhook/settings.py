@@ -70,7 +70,7 @@ class Settings:
             tls_dir=Path(read.text("TLS_DIR", "/run/nightcap-tls")),
             listen_port=read.whole("LISTEN_PORT", 8443, 1, 65535),
             metrics_port=read.whole("METRICS_PORT", 9090, 0, 65535),
-            threads=read.whole("THREADS", 16, 1, 256),
+            threads=read.whole("THREADS", 32, 1, 256),
             spool_size=read.spool_size("SPOOL_SIZE", "256Mi"),
             wait=read.wait("WAIT", "3s"),
             guaranteed_cpu=read.quantity("GUARANTEED_CPU", "50m"),
