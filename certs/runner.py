@@ -129,6 +129,16 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         options.draining.set()
         self.cfg.set("keepalive", 0)
 
+    def finish_request(self, conn: Any, fs: Any) -> None:
+        """Take a connection back from its thread.
+
+        One that was promised to be kept just before SIGTERM is kept while we drain: its
+        client may be sending already.
+        """
+        super().finish_request(conn, fs)
+        if self._stop_at is not None:
+            conn.timeout = self._stop_at
+
     def accept(self, listener: Any) -> None:
         """Take a connection, and give it a thread only when it has said something.
 
