@@ -4,7 +4,8 @@ Of gunicorn 27 (`workers/gthread.py`, `arbiter.py`) this relies on: the `ssl_con
 is called for every connection, in its thread; the worker's loop and its `poller` belong to
 one thread; `notify` is called from that loop at least once a second; at SIGTERM the
 arbiter closes its copy of the listener and tells the worker, which goes on accepting on
-its own copy for as long as it likes.
+its own copy for as long as it likes; `handle` runs in a thread of `tpool`, a ThreadPoolExecutor,
+and returns True when a connection may go on.
 """
 
 import errno
