@@ -152,9 +152,14 @@ class Merger:
         self._streams: list[_Stream] = []
         self._ripe_key = 0
 
-    def add(self, source: Source) -> None:
-        """Merge another stream from now on."""
-        self._streams.append(_Stream(source))
+    def add(self, source: Source, since: float = float("-inf")) -> None:
+        """Merge another stream from now on.
+
+        Args:
+            source: It has all that came after `since`, of the same clock as `next`.
+            since: What is older was there long ago and waits for nobody.
+        """
+        self._streams.append(_Stream(source, arrived_at=since))
 
     @property
     def is_empty(self) -> bool:
