@@ -23,7 +23,7 @@ from retrieval.files.wanted import Wanted
 from retrieval.store.base import ReadableStore, StreamMeta
 from retrieval.stored_reports import StoredReport, load_stored
 
-HOLD_SECONDS: Final = 0.7
+HOLD_SECONDS: Final = 0.5
 """How long packets of one pod wait for those of another. A sidecar ships once a second, so
 that with this and the times below a packet is shown two seconds after the wire at most."""
 LOOK_SECONDS: Final = 0.1

@@ -450,7 +450,7 @@ def test_a_late_pod_is_shown_in_order_within_the_hold_and_else_late(merged: Merg
         merged,
         {
             3.0: lambda: merged.put(30, complete=False),
-            3.5: lambda: merged.put(25, stream=OTHER, complete=False),
+            3.2: lambda: merged.put(25, stream=OTHER, complete=False),
             6.0: lambda: merged.put(60, complete=False),
             9.0: lambda: merged.put(55, stream=OTHER, complete=False),
             12.0: lambda: leave(world),
