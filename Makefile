@@ -39,6 +39,12 @@ e2e: tools ## end-to-end tests on the disposable cluster, or on KUBECONFIG's
 test: check ## all checks and tests that CI runs (10 minutes with a warm cache)
 	$(PYTHON) -m pytest -n 4 tests
 
+.PHONY: fuzz
+FUZZ_SECONDS := 600
+fuzz: tools ## any bytes through the readers of capture files (FUZZ_SECONDS=600)
+	@mkdir -p $(CACHE)/fuzz-formats
+	$(PYTHON) -m tests.fuzz.formats $(CACHE)/fuzz-formats -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -artifact_prefix=$(CACHE)/fuzz-formats-
+
 .PHONY: demo
 demo: tools ## the walk-through on a disposable real cluster, or on KUBECONFIG's
 	$(PYTHON) -m demo
@@ -67,4 +73,4 @@ uninstall: tools ## remove it from the current KUBECONFIG
 .PHONY: lock
 lock: tools ## pin the newest versions that requirements/*.in allow
 	cd requirements && uv pip compile -q --upgrade --python-version 3.11 --no-header --no-emit-index-url control.in -o control.txt
-	cd requirements && uv pip compile -q --upgrade --python-version 3.11 --no-header --no-emit-index-url -c control.txt dev.in -o dev.txt
+	cd requirements && uv pip compile -q --upgrade --universal --python-version 3.11 --no-header --no-emit-index-url -c control.txt dev.in -o dev.txt

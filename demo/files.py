@@ -52,13 +52,17 @@ class Retrieval:
         sent = dict(headers or {})
         if token is not None:
             sent["Authorization"] = f"Bearer {token}"
-        connection = _Connection(self.port, self.context)
+        connection = self.connect()
         try:
             connection.request(method, path, headers=sent)
             answer = connection.getresponse()
             return Answer(answer.status, dict(answer.getheaders()), answer.read())
         finally:
             connection.close()
+
+    def connect(self) -> http.client.HTTPSConnection:
+        """A connection, for answers that are read bit by bit."""
+        return _Connection(self.port, self.context)
 
     def get(self, path: str, token: str | None, **headers: str) -> Answer:
         return self.ask("GET", path, token, headers)

@@ -5,21 +5,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+from nightcap.pcap.libpcap import EN10MB
+
 _CHECK = Path(__file__).with_name("check.py")
 
 
-def check_filter(expression: str, timeout: float = 1.0) -> str | None:
+def check_filter(expression: str, timeout: float = 1.0, linktype: int = EN10MB) -> str | None:
     """Say why a filter cannot be used.
 
     Args:
         expression: pcap-filter(7); empty is fine. Names of hosts must have been refused before
             (`nightcap.contract.filters.check_expression`): libpcap would ask DNS.
         timeout: Seconds that all of it may take.
+        linktype: Of the packets that it is for.
 
     Returns:
         None when it compiles; otherwise libpcap's own words, or which limit it met.
     """
-    command = [sys.executable, "-I", "-S", "-E", str(_CHECK)]
+    command = [sys.executable, "-I", "-S", "-E", str(_CHECK), str(linktype)]
     try:
         done = subprocess.run(
             command,

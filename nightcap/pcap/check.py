@@ -1,5 +1,7 @@
 """Say whether a filter compiles: expression on stdin, one line of JSON on stdout.
 
+The argument is the link type, Ethernet without one.
+
 Run as a process of its own with limits on CPU and memory (`bounded` starts it): an
 expression comes from strangers and meets a compiler written in C.
 """
@@ -19,11 +21,12 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from nightcap.pcap.libpcap import PcapError, compile_filter
+    from nightcap.pcap.libpcap import EN10MB, PcapError, compile_filter
 
     expression = sys.stdin.buffer.read(MAX_EXPRESSION_BYTES).decode("utf-8", "surrogateescape")
+    linktype = int(sys.argv[1]) if len(sys.argv) > 1 else EN10MB
     try:
-        compile_filter(expression)
+        compile_filter(expression, linktype=linktype)
     except PcapError as error:
         answer: dict[str, object] = {"error": str(error)}
     else:

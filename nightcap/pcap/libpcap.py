@@ -89,8 +89,8 @@ def load() -> tuple[ctypes.CDLL, ctypes.CDLL]:
     global _libraries
     if _libraries is None:
         pcap, stdio = _open_library(), ctypes.CDLL(None)
-        _declare(pcap, _SIGNATURES)
-        _declare(stdio, _STDIO_SIGNATURES)
+        declare(pcap, _SIGNATURES)
+        declare(stdio, _STDIO_SIGNATURES)
         _libraries = pcap, stdio
     return _libraries
 
@@ -104,9 +104,10 @@ def _open_library() -> ctypes.CDLL:
     raise PcapError(f"libpcap is not installed (looked for {', '.join(_NAMES)})")
 
 
-def _declare(
+def declare(
     library: ctypes.CDLL, signatures: tuple[tuple[str, object, tuple[object, ...]], ...]
 ) -> None:
+    """Set the types of functions: (name, result, arguments) of each."""
     for name, result, arguments in signatures:
         function = getattr(library, name)
         function.restype = result

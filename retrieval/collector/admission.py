@@ -107,7 +107,30 @@ class Admission:
                 self._refused[stream] = (time.monotonic() + REFUSAL_SECONDS, fault)
             raise NotAllowed(fault)
         node = pod.spec.node_name if pod is not None else ""
-        return StreamMeta(pod=pod_name, node=node, capture=capture.metadata.name)
+        return StreamMeta(
+            pod=pod_name, node=node, capture=capture.metadata.name, ips=addresses_of(pod)
+        )
+
+    def addresses(self, stream: StreamKey, pod_name: str) -> tuple[str, ...]:
+        """The live pod's addresses; none while the API server knows of none.
+
+        Raises:
+            ApiError: the API server cannot be asked.
+        """
+        pod = self._get_pod(stream.namespace, pod_name)
+        return addresses_of(pod) if pod and pod.metadata.uid == stream.pod_uid else ()
+
+
+def addresses_of(pod: Pod | None) -> tuple[str, ...]:
+    """All addresses of a pod, the first one first; one on the host's network has none of its own.
+
+    Args:
+        pod: The live pod, if there is one.
+    """
+    if pod is None or pod.spec.host_network:
+        return ()
+    all_of_them = [pod.status.ip, *(address.ip for address in pod.status.ips)]
+    return tuple(dict.fromkeys(ip for ip in all_of_them if ip))
 
 
 def refusal(

@@ -20,7 +20,7 @@ from nightcap.contract import uploads
 from nightcap.contract.captures import WhenFull
 from nightcap.contract.keys import TOKEN_AUDIENCE
 from nightcap.contract.orders import Limit
-from nightcap.contract.segments import BadName, SegmentKey
+from nightcap.contract.segments import BadName, SegmentKey, StreamKey
 from nightcap.kube.errors import ApiError
 from nightcap.kube.reviews import Identity
 from retrieval import metrics, retention
@@ -48,6 +48,10 @@ RETRY_AFTER_SECONDS: Final = 2
 ENDED: Final = 0
 """`Nightcap-Until` of a capture that has ended: the past by every clock, however wrong."""
 REPORTS_PATH: Final = "/v1/reports"
+ADDRESS_SECONDS: Final = 2.0
+"""A pod that records from its first packet does so before the API server knows its address."""
+MAX_LOOKS: Final = 10
+MAX_NAMELESS: Final = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +64,15 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Nameless:
+    """A stream of a pod whose addresses were not known when it began."""
+
+    pod: str
+    look_at: float
+    looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +106,7 @@ class CollectorApp:
         self._admission = admission
         self._reports = reports
         self._parties = parties
+        self._nameless: dict[StreamKey, Nameless] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -186,6 +200,7 @@ class CollectorApp:
         if body:
             metrics.APPENDED_BYTES.inc(len(body))
             self._drop_oldest(admitted)
+            self._find_addresses(admitted.stream)
             self._reports.touch(admitted.stream)
         return Answer(HTTPStatus.NO_CONTENT, _headers(state.size, durable, admitted, room))
 
@@ -194,6 +209,8 @@ class CollectorApp:
             return
         stream = admitted.stream
         self._store.create_stream(stream, admitted.new)
+        if not admitted.new.ips and len(self._nameless) < MAX_NAMELESS:
+            self._nameless[stream] = Nameless(admitted.new.pod, time.monotonic())
         _log.info(
             "stream begun",
             extra={
@@ -202,6 +219,22 @@ class CollectorApp:
                 "pod": admitted.new.pod,
             },
         )
+
+    def _find_addresses(self, stream: StreamKey) -> None:
+        """Look once more for the addresses of a pod that recorded before anybody knew them."""
+        nameless = self._nameless.get(stream)
+        now = time.monotonic()
+        if nameless is None or now < nameless.look_at:
+            return
+        self._nameless[stream] = Nameless(nameless.pod, now + ADDRESS_SECONDS, nameless.looks + 1)
+        try:
+            ips = self._admission.addresses(stream, nameless.pod)
+        except ApiError:
+            ips = ()
+        if ips:
+            self._store.set_addresses(stream, ips)
+        if ips or nameless.looks >= MAX_LOOKS:
+            self._nameless.pop(stream, None)
 
     def _meta(self, admitted: Admitted) -> StreamMeta:
         known = admitted.new or self._store.meta(admitted.stream)

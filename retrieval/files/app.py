@@ -5,7 +5,8 @@ what exists is told only to those who may have it (`retrieval.access`).
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -23,11 +24,15 @@ from retrieval.access import CaptureRef, Question, Verb, Verdict
 from retrieval.audit import Access, AuditedBody, Auditor, Ended
 from retrieval.files.bodies import Body, part_of_file, zip_of_files
 from retrieval.files.catalog import COUNT_SECONDS, CaptureFile, Catalog
+from retrieval.files.streams import LiveSeats, StandingYes, Streams
+from retrieval.files.wanted import BadQuery
 from retrieval.store.base import ReadableStore
 from retrieval.stored_reports import load_stored
 
 _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 _ZIP: Final = "files.zip"
+_MERGED: Final = "merged.pcapng"
+_LIVE: Final = "live.pcapng"
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +45,8 @@ class Judge(Protocol):
     def may(self, identity: Identity, asked: Question) -> bool: ...
 
     def find(self, capture: CaptureRef) -> PacketCapture | None: ...
+
+    def services(self, namespace: str) -> tuple[tuple[str, str], ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ def create_app(
     """Make the application; it starts nothing and asks nobody yet."""
     app = flask.Flask("retrieval", static_folder=None)
     app.url_map.merge_slashes = False  # a redirect would be an answer to a stranger
-    handlers = _Handlers(store, judge, auditor)
+    handlers = _Handlers(store, judge, auditor, is_ready)
 
     @app.get("/healthz")
     def healthz() -> flask.Response:
@@ -82,6 +89,8 @@ def create_app(
     app.get(f"{base}/files")(handlers.list_files)
     app.get(f"{base}/files/<file>")(handlers.one_file)
     app.get(f"{base}/{_ZIP}")(handlers.all_files)
+    app.get(f"{base}/{_MERGED}")(handlers.merged)
+    app.get(f"{base}/{_LIVE}")(handlers.live)
     for prefix in ("", "/packet-capture"):
         # Calico's documents name DELETE in several forms; all of them are taken.
         download = f"{prefix}/download/<namespace>/<name>/{_ZIP}"
@@ -103,11 +112,16 @@ def create_app(
 class _Handlers:
     """One method for each route."""
 
-    def __init__(self, store: ReadableStore, judge: Judge, auditor: Auditor) -> None:
+    def __init__(
+        self, store: ReadableStore, judge: Judge, auditor: Auditor, is_ready: Callable[[], bool]
+    ) -> None:
         self._store = store
         self._judge = judge
         self._auditor = auditor
         self._catalog = Catalog(store)
+        self._streams = Streams(store, self._catalog, judge)
+        self._live_seats = LiveSeats()
+        self._is_ready = is_ready
 
     def authenticate(self) -> flask.Response | None:
         headers = flask.request.headers
@@ -121,6 +135,7 @@ class _Handlers:
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
         flask.g.identity = identity
+        flask.g.token = token
         return None
 
     def list_files(self, namespace: str, name: str) -> flask.Response:
@@ -177,6 +192,42 @@ class _Handlers:
             return flask.Response(status=200, headers=headers)
         return self._send(granted, _ZIP, body, 200, headers)
 
+    def merged(self, namespace: str, name: str) -> flask.Response:
+        granted = self._authorize(namespace, name, Verb.GET)
+        wanted = self._streams.wanted()
+        headers = _pcapng_headers(f"{name}.pcapng")
+        with ExitStack() as stack:
+            filters = self._streams.filters(wanted, namespace, granted.uid, stack)
+            pieces = self._streams.merged(granted.ref, granted.uid, wanted, filters, stack)
+            if pieces is None:
+                return flask.Response(status=204)
+            if flask.request.method == "HEAD":
+                return flask.Response(status=200, headers=headers)
+            return self._send_pieces(granted, _MERGED, pieces, stack.pop_all(), headers)
+
+    def live(self, namespace: str, name: str) -> flask.Response:
+        granted = self._authorize(namespace, name, Verb.GET)
+        wanted = self._streams.wanted()
+        # No proxy on the way is to wait for more.
+        headers = _pcapng_headers(f"{name}-live.pcapng") | {"X-Accel-Buffering": "no"}
+        with ExitStack() as stack:
+            filters = self._streams.filters(wanted, namespace, granted.uid, stack)
+            if flask.request.method == "HEAD":
+                return flask.Response(status=200, headers=headers)
+            self._live_seats.take(stack)
+            asked = access.question(granted.ref, Verb.GET)
+            standing = StandingYes(self._judge, flask.g.token, asked, granted.ref, granted.capture)
+            pieces = self._streams.live(
+                standing,
+                granted.ref,
+                granted.uid,
+                wanted,
+                filters,
+                lambda: not self._is_ready(),
+                stack,
+            )
+            return self._send_pieces(granted, _LIVE, pieces, stack.pop_all(), headers)
+
     def delete_files(self, namespace: str, name: str) -> flask.Response:
         granted = self._authorize(namespace, name, Verb.DELETE)
         fault = access.deletion_fault(_phase(granted.capture))
@@ -218,6 +269,20 @@ class _Handlers:
         )
         return flask.Response(audited, status=status, headers=headers, direct_passthrough=True)
 
+    def _send_pieces(
+        self,
+        granted: Granted,
+        what: str,
+        pieces: Iterator[bytes],
+        stack: ExitStack,
+        headers: dict[str, str],
+    ) -> flask.Response:
+        """Send what has no known length."""
+        query = flask.request.query_string.decode("ascii", "replace")[:2000]
+        named = f"{what}?{query}" if query else what
+        audited = AuditedBody(pieces, stack.close, self._auditor, _access_of(granted, named), 200)
+        return flask.Response(audited, headers=headers, direct_passthrough=True)
+
     def _dropped(self, stream: StreamKey) -> int | None:
         """Packets that the kernel dropped in this pod; it does not say of which file."""
         stored = load_stored(self._store.report(stream))
@@ -255,6 +320,13 @@ def _describe(file: CaptureFile, dropped: int | None) -> dict[str, Any]:
         "first": _time(file.first_ns),
         "last": None if file.last_ns is None else _time(file.last_ns),
         "state": "complete" if file.complete else "growing",
+    }
+
+
+def _pcapng_headers(name: str) -> dict[str, str]:
+    return {
+        "Content-Type": "application/x-pcapng",
+        "Content-Disposition": f'attachment; filename="{name}"',
     }
 
 
@@ -297,6 +369,8 @@ def _on_error(error: Exception) -> flask.Response:
             if header not in ("Content-Type", "Content-Length"):
                 answer.headers[header] = value
         return answer
+    if isinstance(error, BadQuery):
+        return _text(str(error), 400)
     if isinstance(error, BadName):
         return _text(f"request URL is malformed: {error}", 400)
     if isinstance(error, ApiError | BadCapture):

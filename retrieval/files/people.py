@@ -1,5 +1,6 @@
 """People and their rights, as the API server knows them; answers are kept for seconds."""
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -7,17 +8,26 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
+import msgspec
+
 from nightcap.contract.captures import PacketCapture, parse_capture
+from nightcap.contract.objects import Service
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
-from nightcap.kube.errors import NotFound
+from nightcap.kube.errors import ApiError, NotFound
 from nightcap.kube.reviews import AccessReviewer, Identity, TokenReviewer
 from retrieval.access import CaptureRef, Question
+
+_log = logging.getLogger(__name__)
 
 CACHE_SECONDS: Final = 10.0
 _MAX_CACHED: Final = 4096
 
 _Key = tuple[str, str, tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...], Question]
+
+
+class _Services(msgspec.Struct):
+    items: tuple[Service, ...] = ()
 
 
 class People:
@@ -76,3 +86,17 @@ class People:
             return parse_capture(self._client.request("GET", path, timeout=(5, 10)))
         except NotFound:
             return None
+
+    def services(self, namespace: str) -> tuple[tuple[str, str], ...]:
+        """(address, name) of a namespace's services; none when the API server does not say."""
+        try:
+            answer = self._client.request("GET", paths.services(namespace), timeout=(5, 10))
+            items = msgspec.json.decode(answer, type=_Services).items
+        except (ApiError, msgspec.DecodeError) as error:
+            _log.warning("services have no names now", extra={"error": str(error)})
+            return ()
+        return tuple(
+            (address, f"{service.metadata.name}.{namespace}.svc")
+            for service in items
+            for address in service.spec.cluster_ips or (service.spec.cluster_ip,)
+        )

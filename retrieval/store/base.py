@@ -67,12 +67,14 @@ class StreamMeta:
     Attributes:
         capture: Name of the capture when the stream began.
         links: Interface → link type, of the interfaces that have sent a segment.
+        ips: The pod's addresses, as the API server had them; empty while it has none.
     """
 
     pod: str
     node: str
     capture: str
     links: dict[str, int] = field(default_factory=dict)
+    ips: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,9 @@ class Store(ReadableStore, Protocol):
 
     def set_link(self, key: SegmentKey, link_type: int) -> None:
         """Remember the link type of an interface in the stream's meta."""
+
+    def set_addresses(self, stream: StreamKey, ips: tuple[str, ...]) -> None:
+        """Remember a pod's addresses in the stream's meta."""
 
     def segment(self, key: SegmentKey) -> SegmentState: ...
 

@@ -11,6 +11,7 @@ import shutil
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,12 +124,20 @@ class DirectoryStore(ReadableDirectory):
             raise _refusal(error) from error
 
     def set_link(self, key: SegmentKey, link_type: int) -> None:
+        def add_link(meta: StreamMeta) -> StreamMeta:
+            return replace(meta, links=meta.links | {key.interface: link_type})
+
+        self._change_meta(key.stream, add_link)
+
+    def set_addresses(self, stream: StreamKey, ips: tuple[str, ...]) -> None:
+        self._change_meta(stream, lambda meta: replace(meta, ips=ips))
+
+    def _change_meta(self, stream: StreamKey, change: Callable[[StreamMeta], StreamMeta]) -> None:
         with self._meta_lock:
-            meta = self.meta(key.stream)
-            if meta is None or meta.links.get(key.interface) == link_type:
+            meta = self.meta(stream)
+            if meta is None or (changed := change(meta)) == meta:
                 return
-            changed = replace(meta, links=meta.links | {key.interface: link_type})
-            path = self.root / key.stream.path / META_FILE
+            path = self.root / stream.path / META_FILE
             try:
                 self._write(path, msgspec.json.encode(changed), safely=True)
             except OSError as error:

@@ -21,6 +21,7 @@ class FakeApi:
         self.users: dict[tuple[str, str], dict[str, Any]] = {}
         self.allowed: set[tuple[str, ...]] = set()
         self.captures: list[dict[str, Any]] = []
+        self.services: list[dict[str, Any]] = []
         self.secrets: list[dict[str, Any]] = []
         self.pods: dict[tuple[str, str], dict[str, Any]] = {}
         self.is_down = False
@@ -82,7 +83,8 @@ class FakeApi:
         if kind == "pods":
             pod = self.pods.get((namespace, name))
             return (200, pod) if pod else (404, {"reason": "NotFound", "message": "no pod"})
-        stored = self.secrets if kind == "secrets" else self.captures
+        by_kind = {"secrets": self.secrets, "services": self.services}
+        stored = by_kind.get(kind, self.captures)
         found = [o for o in stored if namespace in (o["metadata"]["namespace"], "v1alpha1")]
         if not name:
             return 200, {"metadata": {"resourceVersion": "1"}, "items": found}

@@ -433,3 +433,46 @@ def test_no_answer_leaves_its_sentence_out_or_lets_a_browser_guess(collector: Co
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Content-Type"].startswith("text/plain")
         assert answer.text.strip()
+
+
+# Addresses, so that people see names.
+
+
+def test_a_pods_addresses_are_remembered_with_its_stream(collector: Collector) -> None:
+    pod = a_pod()
+    pod["status"] = {"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]}
+    collector.api.pods["storefront", "web-0"] = pod
+    collector.patch(a_pcap())
+    meta = collector.store.meta(STREAM)
+    assert meta is not None
+    assert meta.ips == ("10.0.0.1", "fd00::1")
+
+
+def test_a_pod_on_the_hosts_network_has_no_address_of_its_own(collector: Collector) -> None:
+    pod = a_pod()
+    pod["spec"]["hostNetwork"] = True
+    pod["status"] = {"podIP": "192.0.2.1"}
+    collector.api.pods["storefront", "web-0"] = pod
+    collector.patch(a_pcap())
+    meta = collector.store.meta(STREAM)
+    assert meta is not None
+    assert meta.ips == ()
+
+
+def test_the_address_of_a_pod_that_records_from_its_first_packet_is_found_later(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first packets come before the kubelet has told the API server its address."""
+    monkeypatch.setattr("retrieval.collector.app.ADDRESS_SECONDS", 0.0)
+    body = a_pcap()
+    collector.patch(body)
+    pod = a_pod()
+    pod["status"] = {"podIP": "10.0.0.1"}
+    collector.api.pods["storefront", "web-0"] = pod
+    for _ in range(2):
+        answer = collector.patch(body[24:], collector.store.segment(a_key()).size)
+        assert answer.status_code == 204
+    meta = collector.store.meta(STREAM)
+    assert meta is not None
+    assert meta.ips == ("10.0.0.1",)
+    assert meta.links == {"eth0": 1}
