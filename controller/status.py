@@ -15,6 +15,7 @@ from controller.actions import UpdateStatus, capture_ref
 from controller.coverage import has_sidecar, why_without_sidecar
 from controller.view import NEVER, Judged, NamespaceView, PodReport
 from nightcap.contract import keys
+from nightcap.contract.captures import PacketCapture
 from nightcap.contract.objects import Pod
 from nightcap.contract.reports import Reason, State
 
@@ -104,7 +105,7 @@ def plan_status(
     capture = judged.capture
     tally = _tally(judged, pods, view, now)
     status = desired_status(
-        judged, tally, view, faults.get(capture.metadata.name, ()), now, judged.uid in carried
+        judged, tally, view, _faults_of(capture, faults), now, judged.uid in carried
     )
     if status == capture.status:
         return None, tally.wake_at
@@ -112,7 +113,11 @@ def plan_status(
     # abs: a clock that was set back must not hold a status for the hours in between.
     if written_at is not None and abs(now - written_at) < WRITE_EVERY_SECONDS:
         return None, min(tally.wake_at, written_at + WRITE_EVERY_SECONDS)
-    return UpdateStatus(capture_ref(capture.metadata), status, capture.status), tally.wake_at
+    return UpdateStatus(capture_ref(capture), status, capture.status), tally.wake_at
+
+
+def _faults_of(capture: PacketCapture, faults: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return () if capture.source is None else faults.get(capture.metadata.name, ())
 
 
 def desired_status(
