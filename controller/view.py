@@ -86,6 +86,8 @@ class PodReport:
 
     Attributes:
         received_at: By the collector's clock, seconds since the epoch.
+        file_count: Files that retrieval keeps of this pod.
+        file_names: Names of the newest of them, sorted.
     """
 
     capture: str
@@ -95,6 +97,8 @@ class PodReport:
     node: str
     report: Report
     received_at: float
+    file_count: int = 0
+    file_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

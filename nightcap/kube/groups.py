@@ -232,6 +232,10 @@ class GroupReflector(Generic[T]):
             reflector.stop()
 
     @property
+    def standing(self) -> Standing:
+        return self.probe.standing
+
+    @property
     def synced(self) -> bool:
         """Whether it is known what there is: nothing, or a complete list."""
         standing, reflector = self.probe.standing, self._reflector

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import flask
 from werkzeug.exceptions import HTTPException, NotFound, RequestedRangeNotSatisfiable
 
+from nightcap.contract import keys
 from nightcap.contract.captures import BadCapture, PacketCapture
 from nightcap.contract.segments import BadName, StreamKey, parse_file_name
 from nightcap.kube.errors import ApiError
@@ -30,6 +31,10 @@ _OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
 _ZIP: Final = "files.zip"
 
 _log = logging.getLogger(__name__)
+
+
+Groups = tuple[str, ...]
+"""The API groups of which a path's capture may be."""
 
 
 class Judge(Protocol):
@@ -79,13 +84,15 @@ def create_app(
         return None if flask.request.path in _OPEN_PATHS else handlers.authenticate()
 
     base = "/v1/namespaces/<namespace>/packetcaptures/<name>"
-    app.get(f"{base}/files")(handlers.list_files)
-    app.get(f"{base}/files/<file>")(handlers.one_file)
-    app.get(f"{base}/{_ZIP}")(handlers.all_files)
+    ours = {"groups": (keys.GROUP,)}
+    either = {"groups": access.EITHER_GROUP}
+    app.get(f"{base}/files", defaults=ours)(handlers.list_files)
+    app.get(f"{base}/files/<file>", defaults=ours)(handlers.one_file)
+    app.get(f"{base}/{_ZIP}", defaults=ours)(handlers.all_files)
     for prefix in ("", "/packet-capture"):
         # Calico's documents name DELETE in several forms; all of them are taken.
         download = f"{prefix}/download/<namespace>/<name>/{_ZIP}"
-        app.get(download, endpoint=f"get{prefix}")(handlers.all_files)
+        app.get(download, endpoint=f"get{prefix}", defaults=either)(handlers.all_files)
         for number, path in enumerate(
             (
                 download,
@@ -93,7 +100,8 @@ def create_app(
                 f"{prefix}/files/<namespace>/<name>/{_ZIP}",
             )
         ):
-            app.delete(path, endpoint=f"delete{number}{prefix}")(handlers.delete_files)
+            endpoint = f"delete{number}{prefix}"
+            app.delete(path, endpoint=endpoint, defaults=either)(handlers.delete_files)
 
     app.register_error_handler(Exception, _on_error)
     app.after_request(_finish)
@@ -123,16 +131,16 @@ class _Handlers:
         flask.g.identity = identity
         return None
 
-    def list_files(self, namespace: str, name: str) -> flask.Response:
-        granted = self._authorize(namespace, name, Verb.GET)
+    def list_files(self, namespace: str, name: str, groups: Groups) -> flask.Response:
+        granted = self._authorize(namespace, name, groups, Verb.GET)
         files = self._catalog.files(namespace, granted.uid, count_seconds=COUNT_SECONDS)
         dropped = {stream: self._dropped(stream) for stream in {f.key.stream for f in files}}
         return flask.jsonify(
             {"files": [_describe(file, dropped[file.key.stream]) for file in files]}
         )
 
-    def one_file(self, namespace: str, name: str, file: str) -> flask.Response:
-        granted = self._authorize(namespace, name, Verb.GET)
+    def one_file(self, namespace: str, name: str, file: str, groups: Groups) -> flask.Response:
+        granted = self._authorize(namespace, name, groups, Verb.GET)
         parse_file_name(file)
         found = next(
             (f for f in self._catalog.files(namespace, granted.uid) if f.name == file), None
@@ -161,8 +169,8 @@ class _Handlers:
             raise NotFound(f"{namespace}/{name} has no file {file} any more") from error
         return self._send(granted, file, body, status, headers)
 
-    def all_files(self, namespace: str, name: str) -> flask.Response:
-        granted = self._authorize(namespace, name, Verb.GET)
+    def all_files(self, namespace: str, name: str, groups: Groups) -> flask.Response:
+        granted = self._authorize(namespace, name, groups, Verb.GET)
         files = self._catalog.files(namespace, granted.uid)
         if not files:
             return flask.Response(status=204)
@@ -177,8 +185,8 @@ class _Handlers:
             return flask.Response(status=200, headers=headers)
         return self._send(granted, _ZIP, body, 200, headers)
 
-    def delete_files(self, namespace: str, name: str) -> flask.Response:
-        granted = self._authorize(namespace, name, Verb.DELETE)
+    def delete_files(self, namespace: str, name: str, groups: Groups) -> flask.Response:
+        granted = self._authorize(namespace, name, groups, Verb.DELETE)
         fault = access.deletion_fault(_phase(granted.capture))
         if fault is not None:
             return _text(fault, 403)
@@ -196,16 +204,24 @@ class _Handlers:
             self._auditor.record(record, status=status, sent_bytes=size, ended=ended)
         return _text(f"{count} files deleted")
 
-    def _authorize(self, namespace: str, name: str, verb: Verb) -> Granted:
-        """Let those pass who may, to what exists."""
-        ref = access.parse_capture_ref(namespace, name)
+    def _authorize(self, namespace: str, name: str, groups: Groups, verb: Verb) -> Granted:
+        """Let those pass who may, to what exists.
+
+        A group is looked at only with the right to it: else the answer would tell what is there.
+        """
         identity: Identity = flask.g.identity
-        asked = access.question(ref, verb)
-        is_allowed = self._judge.may(identity, asked)
-        capture = self._judge.find(ref) if is_allowed else None
-        verdict = access.verdict(is_known=True, is_allowed=is_allowed, exists=capture is not None)
+        refs = [access.parse_capture_ref(namespace, name, group) for group in groups]
+        questions = [access.question(ref, verb) for ref in refs]
+        # All are asked, also after a yes: the time an answer takes tells nothing either.
+        answers = [self._judge.may(identity, asked) for asked in questions]
+        allowed = [ref for ref, answer in zip(refs, answers, strict=True) if answer]
+        found = ((ref, self._judge.find(ref)) for ref in allowed)
+        ref, capture = next((pair for pair in found if pair[1] is not None), (refs[0], None))
+        verdict = access.verdict(
+            is_known=True, is_allowed=bool(allowed), exists=capture is not None
+        )
         if verdict is Verdict.FORBIDDEN:
-            flask.abort(_text(access.forbidden_sentence(identity.username, asked), 403))
+            flask.abort(_text(access.forbidden_sentence(identity.username, questions), 403))
         if capture is None:
             raise NotFound(f"there is no capture {name} in namespace {namespace}")
         return Granted(identity, ref, capture, verb)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Final
 
+from nightcap.contract import keys
 from nightcap.contract.captures import PacketCapture, parse_capture
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
@@ -23,8 +24,15 @@ _Key = tuple[str, str, tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...],
 class People:
     """Asks the API server who somebody is, what they may, and which object a name means."""
 
-    def __init__(self, client: KubeClient, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        clock: Callable[[], float] = time.monotonic,
+        has_calico: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take the API server, a clock, and whether projectcalico.org is ours to look at."""
         self._client = client
+        self._has_calico = has_calico
         self._clock = clock
         self._tokens = TokenReviewer(client, ttl_seconds=CACHE_SECONDS)
         self._rights = AccessReviewer(client)
@@ -71,7 +79,9 @@ class People:
             ApiError: the API server cannot be asked.
             BadCapture: the object is there and cannot be read.
         """
-        path = paths.packetcapture(capture.namespace, capture.name)
+        if capture.group == keys.CALICO_GROUP and not self._has_calico():
+            return None
+        path = paths.packetcapture(capture.namespace, capture.name, capture.group)
         try:
             return parse_capture(self._client.request("GET", path, timeout=(5, 10)))
         except NotFound:

@@ -84,6 +84,8 @@ class FakeApi:
             return (200, pod) if pod else (404, {"reason": "NotFound", "message": "no pod"})
         stored = self.secrets if kind == "secrets" else self.captures
         found = [o for o in stored if namespace in (o["metadata"]["namespace"], "v1alpha1")]
+        if kind == "packetcaptures":
+            found = [o for o in found if path.startswith(f"/apis/{o['apiVersion']}/")]
         if not name:
             return 200, {"metadata": {"resourceVersion": "1"}, "items": found}
         for item in found:
