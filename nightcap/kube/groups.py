@@ -16,7 +16,7 @@ import msgspec
 from nightcap.contract import keys
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
-from nightcap.kube.errors import ApiError, Forbidden, NotFound
+from nightcap.kube.errors import ApiError, ClusterUnavailable, Forbidden, NotFound
 from nightcap.kube.reflector import Change, Reflector, T
 
 log = logging.getLogger(__name__)
@@ -134,6 +134,22 @@ class GroupProbe:
     def is_ours(self) -> bool:
         return self._standing is Standing.OURS
 
+    def certain(self) -> Standing:
+        """What the group is at this moment, asked for now and as it was found before.
+
+        For whoever concludes from its absence that something was deleted: what was found up
+        to 15 s ago is no evidence, and neither is one answer of a server that has just started.
+
+        Raises:
+            ApiError: the API server cannot be asked, or says something new; ask again.
+        """
+        seen = standing_of(self._client, self.group)
+        if seen is not Standing.OURS and seen is not self._standing:
+            raise ClusterUnavailable(
+                0, "GroupUncertain", f"{self.group} was {self._standing}, and is {seen} now"
+            )
+        return seen
+
     def wait_known(self, timeout: float) -> bool:
         """Wait for the first answer that counts."""
         return self._known.wait(timeout)
@@ -230,10 +246,6 @@ class GroupReflector(Generic[T]):
         reflector = self._reflector
         if reflector is not None:
             reflector.stop()
-
-    @property
-    def standing(self) -> Standing:
-        return self.probe.standing
 
     @property
     def synced(self) -> bool:

@@ -15,7 +15,6 @@ from nightcap.contract import keys
 from nightcap.contract.captures import BadCapture, PacketCapture, Settings, parse_capture, resolve
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
-from nightcap.kube.errors import ClusterUnavailable
 from nightcap.kube.groups import Standing
 
 
@@ -137,8 +136,8 @@ def live_list(
 
     Args:
         client: The API server.
-        calico: What projectcalico.org is to us; while that is unknown nothing can be listed,
-            since what is missing would count as deleted.
+        calico: What projectcalico.org is to us at this moment (`GroupProbe.certain`): what is
+            missing counts as deleted, so a group that was installed a second ago must be seen.
     """
 
     def list_group(namespace: str, group: str) -> dict[str, msgspec.Raw]:
@@ -150,10 +149,6 @@ def live_list(
 
     def list_namespace(namespace: str) -> dict[str, msgspec.Raw]:
         standing = calico()
-        if standing is Standing.UNKNOWN:
-            raise ClusterUnavailable(
-                0, "GroupUnknown", f"it is not known yet whether {keys.CALICO_GROUP} is served"
-            )
         found = list_group(namespace, keys.GROUP)
         if standing is Standing.OURS:
             found |= list_group(namespace, keys.CALICO_GROUP)

@@ -43,7 +43,7 @@ def run(settings: Settings) -> None:
         ),
         name="calico-packetcaptures",
     )
-    captures = Captures(BothWatches(watch, calico), live_list(client, lambda: calico.standing))
+    captures = Captures(BothWatches(watch, calico), live_list(client, calico.probe.certain))
     reports = ReportIndex(store)
     janitor = Janitor(store, captures, reports, settings.store)
     # Nothing of a sidecar's token is remembered there: `SidecarTokens` does, in its own way.

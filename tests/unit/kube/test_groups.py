@@ -9,7 +9,7 @@ import pytest
 
 from nightcap.contract.objects import ObjectMeta
 from nightcap.kube import paths
-from nightcap.kube.errors import ApiError
+from nightcap.kube.errors import ApiError, ClusterUnavailable
 from nightcap.kube.groups import GroupProbe, GroupReflector, Standing, standing_of
 from nightcap.kube.reflector import Change, Reflector
 from tests.unit.kube.small_api import SmallApi
@@ -98,6 +98,28 @@ def test_rights_that_vanish_are_not_captures_that_vanish(api: SmallApi) -> None:
     for _ in range(3):
         probe.look()
     assert probe.is_ours
+
+
+def test_what_was_found_before_is_no_evidence_of_absence(api: SmallApi) -> None:
+    """The collector once told a sidecar that its capture was deleted: the group had just come,
+    the controller knew it, and the collector's look was six seconds old.
+    """
+    probe = GroupProbe(api.client())
+    say(api, VERSION, ABSENT)
+    with pytest.raises(ClusterUnavailable):
+        probe.certain()
+    probe.look()
+    probe.look()
+    assert probe.certain() is Standing.ABSENT
+    served(api)
+    assert probe.certain() is Standing.OURS
+    probe.look()
+    say(api, VERSION, ABSENT)
+    with pytest.raises(ClusterUnavailable):
+        probe.certain()
+    say(api, VERSION, DOWN)
+    with pytest.raises(ApiError):
+        probe.certain()
 
 
 class Thing(msgspec.Struct, frozen=True):

@@ -84,10 +84,14 @@ def test_both_groups_are_listed_when_the_optional_one_is_ours(api: FakeApi) -> N
         assert set(live_list(api.client, lambda s=standing: s)("storefront")) == {CAPTURE}
 
 
-def test_while_a_group_is_unknown_nothing_is_called_deleted(api: FakeApi) -> None:
+def test_while_a_group_is_uncertain_nothing_is_called_deleted(api: FakeApi) -> None:
     api.captures = [a_capture()]
+
+    def certain() -> Standing:
+        raise ClusterUnavailable(0, "GroupUncertain", "it has just come")
+
     with pytest.raises(ClusterUnavailable):
-        live_list(api.client, lambda: Standing.UNKNOWN)("storefront")
+        Captures(NoWatch(), live_list(api.client, certain)).find("storefront", CALICO)
 
 
 def test_two_watches_are_one() -> None:
