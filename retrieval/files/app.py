@@ -27,7 +27,7 @@ from retrieval.files.catalog import COUNT_SECONDS, CaptureFile, Catalog
 from retrieval.store.base import ReadableStore
 from retrieval.stored_reports import load_stored
 
-_OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+_OPEN_PATHS: Final = frozenset({"/health", "/healthz", "/readyz"})
 _ZIP: Final = "files.zip"
 
 _log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ def create_app(
     app.url_map.merge_slashes = False  # a redirect would be an answer to a stranger
     handlers = _Handlers(store, judge, auditor)
 
+    @app.get("/health")  # Calico's
     @app.get("/healthz")
     def healthz() -> flask.Response:
         return _text("ok")
