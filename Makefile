@@ -63,7 +63,7 @@ image: tools ## build the images, and load them into the disposable cluster if i
 	@$(PYTHON) -m tests.cluster images
 
 .PHONY: install
-install: tools ## install into the current KUBECONFIG (CONTROL_IMAGE=, SIDECAR_IMAGE=)
+install: tools ## install into the current KUBECONFIG (CONTROL_IMAGE=, SIDECAR_IMAGE=, CALICO=1)
 	@$(PYTHON) -m demo.installation install
 
 .PHONY: uninstall

@@ -30,12 +30,15 @@ from controller.reports import ReportBook
 from controller.settings import BadSettings, Settings
 from controller.view import Memory, decode_capture
 from controller.world import World
+from nightcap.contract import keys
+from nightcap.contract.captures import PacketCapture
 from nightcap.contract.objects import Namespace, ObjectMeta, Pod, Service
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.elector import Elector
 from nightcap.kube.errors import ClusterUnavailable
 from nightcap.kube.events import EventRecorder
+from nightcap.kube.groups import GroupReflector
 from nightcap.kube.logs import setup_logging
 from nightcap.kube.reflector import Reflector
 
@@ -55,7 +58,8 @@ class _ConfigMap(msgspec.Struct, frozen=True):
 class Watches:
     """Everything that is watched."""
 
-    captures: Reflector[Any]
+    captures: Reflector[PacketCapture]
+    calico: GroupReflector[PacketCapture]
     pods: Reflector[Pod]
     namespaces: Reflector[Namespace]
     services: Reflector[Service]
@@ -63,12 +67,16 @@ class Watches:
     roots: Reflector[_ConfigMap]
 
     @property
-    def needed(self) -> tuple[Reflector[Any], ...]:
-        """Those that must have synced before anything is decided."""
-        return self.captures, self.pods, self.namespaces, self.services
+    def needed(self) -> tuple[Reflector[Any] | GroupReflector[Any], ...]:
+        """Those that must have synced before anything is decided.
+
+        The optional group as well: to decide before it is known whether it is there would take
+        its captures from the orders, and from the pods what they have recorded.
+        """
+        return self.captures, self.calico, self.pods, self.namespaces, self.services
 
     @property
-    def all(self) -> tuple[Reflector[Any], ...]:
+    def all(self) -> tuple[Reflector[Any] | GroupReflector[Any], ...]:
         return (*self.needed, self.slices, self.roots)
 
 
@@ -81,6 +89,18 @@ def make_watches(client: KubeClient, settings: Settings, world: World) -> Watche
             paths.packetcaptures(),
             decode_capture,
             name="packetcaptures",
+            on_change=world.on_capture,
+        ),
+        calico=GroupReflector(
+            client,
+            lambda on_change: Reflector(
+                client,
+                paths.packetcaptures(group=keys.CALICO_GROUP),
+                decode_capture,
+                name="calico-packetcaptures",
+                on_change=on_change,
+            ),
+            name="calico-packetcaptures",
             on_change=world.on_capture,
         ),
         pods=Reflector(client, paths.pods(), _decoder(Pod), name="pods", on_change=world.on_pod),

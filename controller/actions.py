@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nightcap.contract import keys
+from nightcap.contract.captures import PacketCapture
 from nightcap.contract.objects import ObjectMeta
 
 
@@ -26,6 +27,10 @@ class Ref:
     uid: str
     api_version: str = "v1"
     resource_version: str = ""
+
+    @property
+    def group(self) -> str:
+        return self.api_version.partition("/")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,13 +126,14 @@ def namespace_ref(metadata: ObjectMeta) -> Ref:
     )
 
 
-def capture_ref(metadata: ObjectMeta) -> Ref:
-    """Name a PacketCapture."""
+def capture_ref(capture: PacketCapture) -> Ref:
+    """Name a PacketCapture of either group."""
+    metadata = capture.metadata
     return Ref(
         kind=keys.KIND,
         namespace=metadata.namespace,
         name=metadata.name,
         uid=metadata.uid,
-        api_version=f"{keys.GROUP}/{keys.VERSION}",
+        api_version=keys.API_VERSIONS[capture.group],
         resource_version=metadata.resource_version,
     )

@@ -79,7 +79,12 @@ def plan_annotations(view: NamespaceView, now: float) -> AnnotationPlan:
     """Compare what the annotations of a namespace ask for with the captures that there are."""
     if view.is_leaving:
         return AnnotationPlan()
-    existing = {judged.capture.metadata.name: judged for judged in view.captures}
+    # Another group's capture may have any name; no annotation stands for it.
+    existing = {
+        judged.capture.metadata.name: judged
+        for judged in view.captures
+        if not judged.capture.is_calico
+    }
     by_name: dict[str, list[Request]] = {}
     faults: dict[str, tuple[str, ...]] = {}
     actions: list[Action] = []
@@ -113,7 +118,7 @@ def plan_annotations(view: NamespaceView, now: float) -> AnnotationPlan:
         actions.append(action)
     for judged in view.captures:
         if judged.capture.metadata.name not in by_name and _must_suspend(judged):
-            ref = capture_ref(judged.capture.metadata)
+            ref = capture_ref(judged.capture)
             actions.append(UpdateCapture(ref, {"suspend": True}, "off"))
     return AnnotationPlan(
         actions=tuple(action for action in actions if not _is_told(action, view)),
@@ -187,7 +192,7 @@ def _bring_in_line(
         return None
     if not spec:
         return None
-    ref = capture_ref(judged.capture.metadata)
+    ref = capture_ref(judged.capture)
     return UpdateCapture(ref, spec, repr(wanted), subjects)
 
 

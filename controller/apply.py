@@ -234,7 +234,9 @@ class Applier:
         self._memory.status_written_at[action.capture.uid] = self._clock()
         gone: dict[str, Any] = dict.fromkeys((action.old or {}).keys() - action.status.keys())
         self._merge(
-            paths.packetcapture_status(action.capture.namespace, action.capture.name),
+            paths.packetcapture_status(
+                action.capture.namespace, action.capture.name, action.capture.group
+            ),
             action.capture.uid,
             {"status": {**action.status, **gone}},
         )
@@ -258,7 +260,9 @@ class Applier:
 
     def _update(self, action: UpdateCapture) -> None:
         ref = action.capture
-        self._merge(paths.packetcapture(ref.namespace, ref.name), ref.uid, {"spec": action.spec})
+        self._merge(
+            paths.packetcapture(ref.namespace, ref.name, ref.group), ref.uid, {"spec": action.spec}
+        )
         self._memory.refusals.pop((ref.namespace, ref.name), None)
         log.info(
             "annotation capture changed", extra={**_facts(action), "fields": sorted(action.spec)}
@@ -268,7 +272,7 @@ class Applier:
         ref = action.capture
         self._client.request(
             "DELETE",
-            paths.packetcapture(ref.namespace, ref.name),
+            paths.packetcapture(ref.namespace, ref.name, ref.group),
             body={
                 "kind": "DeleteOptions",
                 "apiVersion": "v1",

@@ -2,7 +2,7 @@
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -10,9 +10,25 @@ from prometheus_client.registry import Collector
 
 from controller.status import Phase
 from controller.view import Judged
-from nightcap.kube.reflector import Reflector
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class Watched(Protocol):
+    """What is told of a watch; see `nightcap.kube.reflector` and `nightcap.kube.groups`."""
+
+    name: str
+
+    @property
+    def lists(self) -> int: ...
+
+    @property
+    def watches(self) -> int: ...
+
+    @property
+    def failures(self) -> int: ...
+
+    def items(self) -> tuple[Any, ...]: ...
 
 
 class Metrics:
@@ -65,7 +81,7 @@ class Metrics:
         )
 
     def watch(
-        self, reflectors: Iterable[Reflector[Any]], captures: Callable[[], tuple[Judged, ...]]
+        self, reflectors: Iterable[Watched], captures: Callable[[], tuple[Judged, ...]]
     ) -> None:
         """Show what watches and captures are like at each scrape."""
         self.registry.register(_Watches(tuple(reflectors)))
@@ -73,7 +89,7 @@ class Metrics:
 
 
 class _Watches(Collector):
-    def __init__(self, reflectors: tuple[Reflector[Any], ...]) -> None:
+    def __init__(self, reflectors: tuple[Watched, ...]) -> None:
         self._reflectors = reflectors
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:

@@ -80,7 +80,7 @@ def reconcile(view: NamespaceView, now: float) -> Plan:
         wakes.append(_next_edge(judged, now))
         # What pods still ship is waited for: with the object its files and spools go.
         if _is_expired(judged, now, annotations.kept) and uid not in carried:
-            actions.append(DeleteCapture(capture_ref(judged.capture.metadata)))
+            actions.append(DeleteCapture(capture_ref(judged.capture)))
             continue
         update, wake_at = plan_status(judged, selected[uid], view, annotations.faults, now, carried)
         wakes.append(wake_at)
@@ -216,7 +216,9 @@ def _says(text: str | None, orders: Orders) -> bool:
 
 def _is_expired(judged: Judged, now: float, kept: frozenset[str]) -> bool:
     settings = judged.settings
-    if settings is None or judged.is_leaving or judged.capture.metadata.name in kept:
+    if settings is None or judged.is_leaving:
+        return False
+    if judged.capture.source is not None and judged.capture.metadata.name in kept:
         return False
     return now >= settings.ends_at + settings.ttl_seconds
 

@@ -3,12 +3,14 @@
 Holds the latest report of each (capture, pod), and the format in which collectors answer:
 
     {"cursor": "...", "reports": [{"capture": uid, "namespace": ns,
-      "pod": {"name", "uid", "node"}, "report": {...}, "received_at": epoch seconds}]}
+      "pod": {"name", "uid", "node"}, "report": {...}, "received_at": epoch seconds,
+      "files": {"count", "names": the newest}}]}
 """
 
 import json
 import threading
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import msgspec
 
@@ -22,12 +24,18 @@ class _Pod(msgspec.Struct, frozen=True):
     node: str = ""
 
 
+class _Files(msgspec.Struct, frozen=True):
+    count: int = 0
+    names: tuple[str, ...] = ()
+
+
 class _Item(msgspec.Struct, frozen=True):
     capture: str
     namespace: str
     pod: _Pod
     report: msgspec.Raw
     received_at: float = 0.0
+    files: _Files = _Files()
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -72,6 +80,8 @@ def parse_answer(data: bytes) -> tuple[str, tuple[PodReport, ...]]:
                 node=item.pod.node,
                 report=report,
                 received_at=item.received_at,
+                file_count=item.files.count,
+                file_names=item.files.names,
             )
         )
     return answer.cursor, tuple(reports)
@@ -89,15 +99,20 @@ class ReportBook:
         """Take reports; the highest `seq` of a (capture, pod) wins.
 
         Returns:
-            Namespaces of the reports that were news.
+            Namespaces of the reports that were news: files come and go between reports.
         """
         news = set()
         with self._lock:
             for item in reports:
                 of_capture = self._reports.setdefault(item.capture, {})
                 old = of_capture.get(item.pod_uid)
-                if old is None or item.report.seq > old.report.seq:
-                    of_capture[item.pod_uid] = item
+                new = item
+                if old is not None and item.report.seq <= old.report.seq:
+                    if item.report.seq < old.report.seq:
+                        continue
+                    new = replace(old, file_count=item.file_count, file_names=item.file_names)
+                if new != old:
+                    of_capture[item.pod_uid] = new
                     news.add(item.namespace)
         return news
 

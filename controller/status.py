@@ -1,7 +1,7 @@
 """The status of a capture: what is true of it now, in words that people can act on.
 
-Bounded whatever the number of pods: sums, at most `_MAX_NODES` nodes, messages that name
-a few pods and count the rest.
+Bounded whatever the number of pods: sums, at most `_MAX_NODES` nodes, as many names of
+files as `_MAX_FILES_BYTES` have room for, messages that name a few pods and count the rest.
 """
 
 from collections import Counter
@@ -15,8 +15,10 @@ from controller.actions import UpdateStatus, capture_ref
 from controller.coverage import has_sidecar, why_without_sidecar
 from controller.view import NEVER, Judged, NamespaceView, PodReport
 from nightcap.contract import keys
+from nightcap.contract.captures import PacketCapture
 from nightcap.contract.objects import Pod
 from nightcap.contract.reports import Reason, State
+from nightcap.contract.segments import BadName, parse_file_name
 
 WRITE_EVERY_SECONDS: Final = 5.0
 GRACE_SECONDS: Final = 20.0
@@ -28,6 +30,9 @@ _SKEW_AHEAD_SECONDS: Final = 1.0
 _SKEW_BEHIND_SECONDS: Final = 10.0
 _LAST_SECOND: Final = 253402300799.0
 _MAX_NODES: Final = 200
+_MAX_FILES_BYTES: Final = 34_000
+"""Of `status.files` as JSON; the rest of a status takes at most 14 kB."""
+_ENTRY_BYTES: Final = 80
 _NAMED: Final = 5
 _MAX_MESSAGE: Final = 1500
 
@@ -104,7 +109,7 @@ def plan_status(
     capture = judged.capture
     tally = _tally(judged, pods, view, now)
     status = desired_status(
-        judged, tally, view, faults.get(capture.metadata.name, ()), now, judged.uid in carried
+        judged, tally, view, _faults_of(capture, faults), now, judged.uid in carried
     )
     if status == capture.status:
         return None, tally.wake_at
@@ -112,7 +117,11 @@ def plan_status(
     # abs: a clock that was set back must not hold a status for the hours in between.
     if written_at is not None and abs(now - written_at) < WRITE_EVERY_SECONDS:
         return None, min(tally.wake_at, written_at + WRITE_EVERY_SECONDS)
-    return UpdateStatus(capture_ref(capture.metadata), status, capture.status), tally.wake_at
+    return UpdateStatus(capture_ref(capture), status, capture.status), tally.wake_at
+
+
+def _faults_of(capture: PacketCapture, faults: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    return () if capture.source is None else faults.get(capture.metadata.name, ())
 
 
 def desired_status(
@@ -130,7 +139,8 @@ def desired_status(
     # A collector that is away takes its numbers along; the last known ones are nearer to
     # the truth, as they only grow.
     known = {} if view.retrieval.is_reachable else judged.capture.status or {}
-    files = _files(f"{metadata.namespace}/{metadata.name}", reports, carried or running)
+    directory = f"{metadata.namespace}/{metadata.name}"
+    files = _files(directory, _nodes(judged, tally, reports, carried, now), reports)
     conditions = [_valid(judged)]
     if judged.capture.source is not None:
         conditions.append(_annotations(faults))
@@ -155,7 +165,8 @@ def desired_status(
         "packets": _at_least(known, "packets", (item.report.packets for item in reports)),
         "dropped": _at_least(known, "dropped", (item.report.dropped for item in reports)),
         "size": _at_least(known, "size", (item.report.bytes for item in reports)),
-        "files": files or known.get("files") or [],
+        "fileCount": _at_least(known, "fileCount", (item.file_count for item in reports)),
+        "files": known.get("files") or files if known else files,
         "conditions": _with_times(conditions, judged, now),
     }
 
@@ -164,10 +175,10 @@ def _window(judged: Judged) -> dict[str, str]:
     settings = judged.settings
     if settings is None:
         return {}
-    return {
-        "startTime": _timestamp(settings.starts_at),
-        "endTime": _timestamp(settings.ends_at),
-    }
+    times = {"startTime": _timestamp(settings.starts_at)}
+    if settings.has_end:
+        times["endTime"] = _timestamp(settings.ends_at)
+    return times
 
 
 def _at_least(known: Mapping[str, Any], key: str, counts: Iterable[int]) -> int:
@@ -395,21 +406,70 @@ def _complete(judged: Judged, reports: Sequence[PodReport], now: float, carried:
     return Condition("Complete", "True", "AllShipped", "everything that was recorded is kept")
 
 
-def _files(directory: str, reports: Sequence[PodReport], is_live: bool) -> list[dict[str, Any]]:
-    """One entry a node; names of files are retrieval's to list, reports carry none."""
-    by_node: dict[str, set[State]] = {}
+def _nodes(
+    judged: Judged, tally: _Tally, reports: Sequence[PodReport], carried: bool, now: float
+) -> dict[str, Phase]:
+    """What every node with matching pods is at, by its name."""
+    is_live = carried or judged.is_running(now)
+    states: dict[str, set[State]] = {}
     for item in reports:
         if item.node:
-            by_node.setdefault(item.node, set()).add(item.report.state)
+            states.setdefault(item.node, set()).add(item.report.state)
+    nodes = {node: _state_of_node(found, is_live) for node, found in states.items()}
+    settings = judged.settings
+    for pod in tally.covered:
+        node = pod.spec.node_name
+        if not node or node in nodes or settings is None:
+            continue
+        if settings.suspended or settings.has_ended(now):
+            nodes[node] = Phase.FINISHED
+        else:
+            nodes[node] = Phase.WAITING if settings.has_started(now) else Phase.SCHEDULED
+    return nodes
+
+
+def _files(
+    directory: str, nodes: Mapping[str, Phase], reports: Iterable[PodReport]
+) -> list[dict[str, Any]]:
+    """One entry a node, with the newest files of its pods: as many as a status has room for."""
+    of_node: dict[str, list[str]] = {}
+    for item in reports:
+        if item.node:
+            of_node.setdefault(item.node, []).extend(item.file_names)
+    shown, room = [], _MAX_FILES_BYTES
+    for node in sorted(nodes)[:_MAX_NODES]:
+        room -= len(node) + len(directory) + _ENTRY_BYTES
+        if room < 0:
+            break
+        shown.append(node)
+    share = max(room, 0) // max(len(shown), 1)
     return [
         {
             "node": node,
             "directory": directory,
-            "fileNames": [],
-            "state": str(_state_of_node(by_node[node], is_live)),
+            "fileNames": _newest(of_node.get(node, ()), share),
+            "state": str(nodes[node]),
         }
-        for node in sorted(by_node)[:_MAX_NODES]
+        for node in shown
     ]
+
+
+def _newest(names: Collection[str], room: int) -> list[str]:
+    """The newest of file names that fit into `room` bytes, sorted as Calico sorts them."""
+    taken = []
+    for name in sorted(set(names), key=_first_packet, reverse=True):
+        room -= len(name) + 4
+        if room < 0:
+            break
+        taken.append(name)
+    return sorted(taken)
+
+
+def _first_packet(name: str) -> tuple[int, str]:
+    try:
+        return parse_file_name(name).first_us, name
+    except BadName:
+        return 0, name  # of a later release; the oldest, so that what is known comes first
 
 
 def _state_of_node(states: set[State], is_live: bool) -> Phase:

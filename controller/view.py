@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from nightcap.contract.captures import BadCapture, PacketCapture, Settings, resolve
+from nightcap.contract import keys
+from nightcap.contract.captures import BadCapture, PacketCapture, Settings, parse_capture, resolve
 from nightcap.contract.objects import Namespace, ObjectMeta, Pod
 from nightcap.contract.reports import Report
 
@@ -24,23 +25,28 @@ class UnreadableCapture(PacketCapture, frozen=True, rename="camel"):
     fault: str = ""
 
 
-class _WithoutSpec(msgspec.Struct, frozen=True):
+class _WithoutSpec(msgspec.Struct, frozen=True, rename="camel"):
     metadata: ObjectMeta
     status: Any = None
+    api_version: str = keys.API_VERSIONS[keys.GROUP]
 
 
-_CAPTURE = msgspec.json.Decoder(PacketCapture)
 _REST = msgspec.json.Decoder(_WithoutSpec)
 
 
 def decode_capture(raw: msgspec.Raw) -> PacketCapture:
     """Read a capture from the API; a spec that cannot be read becomes its fault."""
     try:
-        return _CAPTURE.decode(raw)
-    except msgspec.ValidationError as error:
+        return parse_capture(raw)
+    except BadCapture as error:
         rest = _REST.decode(raw)
         status = rest.status if isinstance(rest.status, dict) else None
-        return UnreadableCapture(metadata=rest.metadata, status=status, fault=str(error))
+        return UnreadableCapture(
+            metadata=rest.metadata,
+            status=status,
+            api_version=rest.api_version,
+            fault="; ".join(error.faults),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,8 @@ class PodReport:
 
     Attributes:
         received_at: By the collector's clock, seconds since the epoch.
+        file_count: Files that retrieval keeps of this pod.
+        file_names: Names of the newest of them, sorted.
     """
 
     capture: str
@@ -89,6 +97,8 @@ class PodReport:
     node: str
     report: Report
     received_at: float
+    file_count: int = 0
+    file_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,11 @@ from demo.kubectl import Kubectl, wait_for
 
 NAMESPACE = "nightcap-system"
 BASE = Path(__file__).resolve().parent.parent / "manifests" / "base"
+CALICO = BASE.parent / "calico"
 INJECTED = "nightcap.dev/injected"
+CALICO_API_SERVICE = "v3.projectcalico.org"
+CALICO_CRD = "packetcaptures.projectcalico.org"
+GATEWAY = ("tigera-manager", "nightcap-gateway")
 PROGRAMS = ("nightcap-controller", "nightcap-retrieval", "nightcap-webhook")
 
 _LOCAL_STORE = """
@@ -36,7 +40,14 @@ spec:
 """
 
 
-def render(kubectl: Kubectl, *, control_image: str, sidecar_image: str, local_store: bool) -> str:
+def render(
+    kubectl: Kubectl,
+    *,
+    control_image: str,
+    sidecar_image: str,
+    local_store: bool,
+    calico: bool = False,
+) -> str:
     """The manifests as text, with these images.
 
     Args:
@@ -44,6 +55,7 @@ def render(kubectl: Kubectl, *, control_image: str, sidecar_image: str, local_st
         control_image: Image of webhook, controller and retrieval.
         sidecar_image: Image that is injected.
         local_store: Bind the store's claim to the volume of `local_store_volume`.
+        calico: Calico's API as well.
     """
     with tempfile.TemporaryDirectory(prefix="nightcap-overlay-") as folder:
         overlay = Path(folder)
@@ -56,6 +68,8 @@ def render(kubectl: Kubectl, *, control_image: str, sidecar_image: str, local_st
             ],
             "configurations": ["images-configuration.yaml"],
         }
+        if calico:
+            kustomization["components"] = [os.path.relpath(CALICO, overlay.resolve())]
         if local_store:
             patch = [{"op": "add", "path": "/spec/storageClassName", "value": ""}]
             target = {"kind": "PersistentVolumeClaim", "name": "nightcap-store"}
@@ -85,11 +99,30 @@ def install(
     Raises:
         KubectlError: a program does not become ready.
     """
+    has_calico = f"name: {CALICO_CRD}" in manifests
+    if has_calico:
+        refuse_foreign_calico(kubectl)
     kubectl.apply(manifests)
     for program in PROGRAMS:
         say(f"waiting for {program}")
         kubectl.rolled_out(NAMESPACE, program, timeout_seconds)
+    if has_calico:
+        say("waiting for the gateway in tigera-manager")
+        kubectl.rolled_out(*GATEWAY, timeout_seconds)
     wait_for("the webhook's caBundle", lambda: _has_ca_bundle(kubectl), 60)
+
+
+def refuse_foreign_calico(kubectl: Kubectl) -> None:
+    """Stop before Calico's API is installed where somebody's API server answers for it."""
+    found = kubectl.run(
+        "get", "apiservice", CALICO_API_SERVICE, "--ignore-not-found",
+        "-o", "jsonpath={.spec.service.namespace}/{.spec.service.name}",
+    )  # fmt: skip
+    if found not in ("", "/"):
+        raise SystemExit(
+            f"APIService {CALICO_API_SERVICE} is answered for by {found}: that is Calico's own API "
+            "server; install without CALICO=1"
+        )
 
 
 def _has_ca_bundle(kubectl: Kubectl) -> bool:
@@ -141,6 +174,7 @@ def main() -> None:
         control_image=os.environ.get("CONTROL_IMAGE", "nightcap/control:0.1.0"),
         sidecar_image=os.environ.get("SIDECAR_IMAGE", "nightcap/sidecar:0.1.0"),
         local_store=False,
+        calico=os.environ.get("CALICO") == "1",
     )
     match sys.argv[1:]:
         case ["install"]:

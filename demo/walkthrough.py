@@ -296,12 +296,12 @@ class WalkThrough:
 
     def _annotation_capture(self) -> dict[str, Any] | None:
         captures: list[dict[str, Any]] = self.kubectl.json(
-            "-n", SHOP, "get", "packetcaptures", "-l", "nightcap.dev/source"
+            "-n", SHOP, "get", "packetcaptures.nightcap.dev", "-l", "nightcap.dev/source"
         )["items"]
         return captures[0] if captures else None
 
     def _status(self, name: str) -> dict[str, Any]:
-        capture = self.kubectl.json("-n", SHOP, "get", "packetcapture", name)
+        capture = self.kubectl.json("-n", SHOP, "get", "packetcaptures.nightcap.dev", name)
         status: dict[str, Any] = capture.get("status", {})
         return status
 

@@ -1,4 +1,4 @@
-"""`python -m retrieval collector` and `python -m retrieval files`: two containers of one pod."""
+"""`python -m retrieval collector` and `... files`: two containers of one pod; and `... gateway`."""
 
 import argparse
 import os
@@ -10,11 +10,15 @@ from retrieval.settings import METRICS_PORTS, BadSettings, Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one of the two programs until SIGTERM."""
+    """Run one of the programs until SIGTERM."""
     parser = argparse.ArgumentParser(prog="python -m retrieval", description=__doc__)
-    parser.add_argument("program", choices=sorted(METRICS_PORTS))
+    parser.add_argument("program", choices=sorted([*METRICS_PORTS, "gateway"]))
     program = parser.parse_args(arguments).program
     log = setup_logging(f"retrieval-{program}")
+    if program == "gateway":
+        from retrieval.gateway import main as gateway
+
+        return gateway()
     try:
         settings = Settings.from_environ(os.environ, program)
     except BadSettings as error:

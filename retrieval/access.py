@@ -6,9 +6,21 @@
 | good | no | exists or not | 403, in the same words |
 | good | yes | no | 404 |
 | good | yes | yes | what was asked for |
+
+Calico's two paths name no group. Each group is looked at only for whom it would tell
+something that they may know: the answer is the same whatever exists in a group to whose
+files somebody has no right.
+
+| right in projectcalico.org | right in nightcap.dev | the name means |
+| --- | --- | --- |
+| no | no | nothing: 403 |
+| yes | no | the capture of projectcalico.org, else 404 |
+| no | yes | the capture of nightcap.dev, else 404 |
+| yes | yes | the capture of projectcalico.org, else that of nightcap.dev, else 404 |
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -60,7 +72,11 @@ class Verdict(StrEnum):
     GRANTED = "200"
 
 
-def parse_capture_ref(namespace: str, name: str) -> CaptureRef:
+EITHER_GROUP: Final = (keys.CALICO_GROUP, keys.GROUP)
+"""The groups that a path of Calico's may mean, in the order in which they are looked at."""
+
+
+def parse_capture_ref(namespace: str, name: str, group: str = keys.GROUP) -> CaptureRef:
     """Read the names in a path.
 
     Raises:
@@ -70,7 +86,7 @@ def parse_capture_ref(namespace: str, name: str) -> CaptureRef:
         raise BadName(f"namespace {namespace[:80]!r} is no name of a namespace")
     if not _SUBDOMAIN.fullmatch(name):
         raise BadName(f"{name[:80]!r} is no name of a capture")
-    return CaptureRef(namespace, name)
+    return CaptureRef(namespace, name, group)
 
 
 def bearer_token(authorization: str | None, nightcap_authorization: str | None) -> str | None:
@@ -107,11 +123,18 @@ def verdict(*, is_known: bool, is_allowed: bool, exists: bool) -> Verdict:
     return Verdict.GRANTED if exists else Verdict.ABSENT
 
 
-def forbidden_sentence(username: str, asked: Question) -> str:
-    """Why the answer is 403; it says nothing that the person did not say."""
+def forbidden_sentence(username: str, questions: Sequence[Question]) -> str:
+    """Why the answer is 403; it says nothing that the person did not say.
+
+    Args:
+        username: Whom the token belongs to.
+        questions: All that were asked; they differ in their group alone.
+    """
+    asked = questions[0]
+    groups = " or ".join(question.group for question in questions)
     return (
         f"{username} is not authorized to {asked.verb} {asked.resource}/{asked.subresource} "
-        f"of {asked.group} named {asked.name} in namespace {asked.namespace}"
+        f"of {groups} named {asked.name} in namespace {asked.namespace}"
     )
 
 

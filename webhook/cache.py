@@ -5,6 +5,7 @@ collector's addresses. Everything here may be read from any thread.
 """
 
 import logging
+import threading
 import time
 from typing import Final, Generic, TypeVar
 
@@ -17,6 +18,7 @@ from nightcap.contract.objects import LimitRange, Namespace, ResourceQuota, Serv
 from nightcap.contract.uploads import COLLECTOR_PORT
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
+from nightcap.kube.groups import GroupReflector
 from nightcap.kube.reflector import Change, HasMetadata, Reflector
 from webhook.facts import NamespaceFacts
 
@@ -58,6 +60,19 @@ class ClusterCache:
             name="packetcaptures",
             on_change=self.running.apply,
         )
+        # Not among those that readiness waits for: pods must start whatever that group is.
+        self._calico = GroupReflector(
+            client,
+            lambda on_change: Reflector(
+                client,
+                paths.packetcaptures(group=keys.CALICO_GROUP),
+                _decode_capture,
+                name="calico-packetcaptures",
+                on_change=on_change,
+            ),
+            name="calico-packetcaptures",
+            on_change=self.running.apply,
+        )
         self._collector = Reflector(
             client,
             paths.services(namespace),
@@ -90,10 +105,12 @@ class ClusterCache:
     def start(self) -> None:
         for reflector in self._reflectors:
             reflector.start()
+        self._calico.start()
 
     def stop(self) -> None:
         for reflector in self._reflectors:
             reflector.stop()
+        self._calico.stop()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -163,9 +180,10 @@ class NamespaceIndex(Generic[T]):
 
 
 class CaptureIndex:
-    """Resolved captures by namespace; written by one thread, read by many."""
+    """Resolved captures by namespace; written by a watch of each group, read by many."""
 
     def __init__(self) -> None:
+        self._writing = threading.Lock()
         self._by_namespace: dict[str, tuple[ResolvedCapture, ...]] = {}
 
     def of(self, namespace: str) -> tuple[ResolvedCapture, ...]:
@@ -174,18 +192,17 @@ class CaptureIndex:
     def apply(self, change: Change[PacketCapture]) -> None:
         """Take over a change; a capture whose spec is bad is left out and logged."""
         meta = change.object.metadata
-        others = tuple(
-            resolved
-            for resolved in self.of(meta.namespace)
-            if resolved.capture.metadata.uid != meta.uid
-        )
         resolved = None if change.kind == "deleted" else _resolved(change.object)
-        kept = (*others, resolved) if resolved is not None else others
-        # Readers hold no lock: they see the old tuple or the new one.
-        if kept:
-            self._by_namespace[meta.namespace] = kept
-        else:
-            self._by_namespace.pop(meta.namespace, None)
+        with self._writing:
+            others = tuple(
+                other for other in self.of(meta.namespace) if other.capture.metadata.uid != meta.uid
+            )
+            kept = (*others, resolved) if resolved is not None else others
+            # Readers hold no lock: they see the old tuple or the new one.
+            if kept:
+                self._by_namespace[meta.namespace] = kept
+            else:
+                self._by_namespace.pop(meta.namespace, None)
 
 
 def _resolved(capture: PacketCapture) -> ResolvedCapture | None:

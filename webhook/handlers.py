@@ -162,7 +162,7 @@ class CaptureHandler:
         self._check_filter = check_filter
 
     def __call__(self, request: Request) -> Outcome:
-        if not request.concerns(keys.GROUP, keys.PLURAL):
+        if not any(request.concerns(group, keys.PLURAL) for group in keys.API_VERSIONS):
             return Outcome(Answer(), "allowed", "not-a-capture")
         try:
             faults = capture_faults(request, self._check_filter)

@@ -5,6 +5,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 from nightcap.contract import keys
+from nightcap.contract.calico_selector import matcher_of
 from nightcap.contract.captures import PacketCapture, Settings, order_of
 from nightcap.contract.objects import ObjectMeta
 from nightcap.contract.orders import (
@@ -42,6 +43,8 @@ def selects(capture: PacketCapture, pod: ObjectMeta) -> bool:
         return bool(pod.name) and pod.name in spec.pod_names
     if capture.source in (keys.SOURCE_POD, keys.SOURCE_CONTROLLER):
         return False  # its pods are gone; an empty list here is not "every pod"
+    if isinstance(spec.selector, str):
+        return matcher_of(spec.selector)(pod.labels or {})
     return matches_selector(spec.selector, pod.labels)
 
 

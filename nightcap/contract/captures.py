@@ -1,9 +1,11 @@
 """PacketCapture: what a person asks for, and what follows from it.
 
-`PacketCapture` is the object as the API server stores it; `resolve` turns its spec
-into `Settings`, all defaults filled in, or says everything that is wrong with it.
+`PacketCapture` is the object as the API server stores it, of either group: what a
+projectcalico.org/v3 manifest cannot say is filled in while it is read. `resolve` turns
+its spec into `Settings`, all defaults filled in, or says everything that is wrong with it.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from nightcap.contract import keys
+from nightcap.contract.calico_selector import compile_selector
 from nightcap.contract.filters import BadFilter, check_expression, expression_of_rules
 from nightcap.contract.objects import ObjectMeta
 from nightcap.contract.orders import MAX_SNAP, CaptureOrder, Limit, Rotation, is_interface
@@ -21,6 +24,8 @@ from nightcap.contract.selectors import BadSelector, LabelSelector, check_select
 
 DEFAULT_DURATION = "1h"
 DEFAULT_TTL = "24h"
+FOREVER = 253402300799.0
+"""End of a capture that has none: the last second that a calendar of four digits holds."""
 # What orders can carry (`orders.parse_orders` refuses an entry beyond these).
 MIN_SEGMENT_BYTES = 4096
 MAX_SEGMENT_BYTES = 2**40
@@ -53,9 +58,13 @@ class LimitsSpec(Struct, frozen=True, rename="camel"):
 
 
 class Spec(Struct, frozen=True, rename="camel"):
-    """`spec` of a PacketCapture, field by field as in the CRD."""
+    """`spec` of a PacketCapture, field by field as in the CRD.
 
-    selector: LabelSelector | None = None
+    Attributes:
+        selector: Structure in nightcap.dev, a sentence in projectcalico.org.
+    """
+
+    selector: LabelSelector | str | None = None
     pod_names: tuple[str, ...] = ()
     filters: tuple[FilterRule, ...] = ()
     filter: str = ""
@@ -76,16 +85,59 @@ class PacketCapture(Struct, frozen=True, rename="camel"):
     metadata: ObjectMeta
     spec: Spec = Spec()
     status: dict[str, Any] | None = None
-    api_version: str = f"{keys.GROUP}/{keys.VERSION}"
+    api_version: str = keys.API_VERSIONS[keys.GROUP]
 
     @property
     def group(self) -> str:
         return self.api_version.partition("/")[0]
 
     @property
+    def is_calico(self) -> bool:
+        """Whether it is of projectcalico.org, where other defaults hold."""
+        return self.group == keys.CALICO_GROUP
+
+    @property
     def source(self) -> str | None:
         """What annotation it stands for, if it does: a value of the label `keys.SOURCE`."""
-        return self.metadata.label(keys.SOURCE)
+        return None if self.is_calico else self.metadata.label(keys.SOURCE)
+
+
+class _CalicoSpec(Struct, frozen=True, rename="camel"):
+    """`spec` of a PacketCapture of projectcalico.org/v3: all that it can say."""
+
+    selector: str = ""
+    filters: tuple[FilterRule, ...] = ()
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+
+
+class _CalicoCapture(Struct, frozen=True, rename="camel"):
+    metadata: ObjectMeta
+    spec: _CalicoSpec = _CalicoSpec()
+    status: dict[str, Any] | None = None
+
+
+# Calico's own rotation: 10 MB or an hour, the current file and two rotated ones.
+CALICO_ROTATION = RotationSpec(max_file_size=10_000_000, max_file_age="1h", max_files=3)
+CALICO_LIMITS = LimitsSpec(max_size="100M", when_full="DropOldest")
+"""A capture that never ends must not fill the store: a ring, ten of Calico's files a pod."""
+
+
+def _from_calico(calico: _CalicoCapture, api_version: str) -> PacketCapture:
+    """The same capture in our words, with what Calico's API leaves to the installation."""
+    return PacketCapture(
+        metadata=calico.metadata,
+        spec=Spec(
+            selector=calico.spec.selector,
+            filters=calico.spec.filters,
+            start_time=calico.spec.start_time,
+            end_time=calico.spec.end_time,
+            rotation=CALICO_ROTATION,
+            limits=CALICO_LIMITS,
+        ),
+        status=calico.status,
+        api_version=api_version,
+    )
 
 
 class WhenFull(StrEnum):
@@ -114,8 +166,8 @@ class Settings:
     Attributes:
         filter: pcap-filter(7) expression, not compiled yet; empty for every packet.
         starts_at: Seconds since the epoch.
-        ends_at: Seconds since the epoch.
-        ttl_seconds: Time from the end to the deletion of object and files.
+        ends_at: Seconds since the epoch; `FOREVER` for a capture without an end.
+        ttl_seconds: Time from the end to the deletion of object and files; may be infinity.
         starts_at_once: No start time was given: it runs from when it exists, also for a
             program whose clock is behind the API server's.
     """
@@ -142,11 +194,16 @@ class Settings:
     def has_ended(self, now: float) -> bool:
         return now >= self.ends_at
 
+    @property
+    def has_end(self) -> bool:
+        return self.ends_at < FOREVER
+
 
 def resolve(capture: PacketCapture) -> Settings:
     """Fill in all defaults of a capture's spec.
 
-    `startTime` defaults to the object's creation; `endTime` to start + `duration`.
+    `startTime` defaults to the object's creation; `endTime` to start + `duration`, and in
+    projectcalico.org to never.
 
     Raises:
         BadCapture: with every fault that can be told without compiling the filter.
@@ -154,7 +211,7 @@ def resolve(capture: PacketCapture) -> Settings:
     spec = capture.spec
     faults: list[str] = []
     expression = _filter(spec, faults)
-    _check_selection(spec, faults)
+    _check_selection(capture, faults)
     starts_at, ends_at = _window(capture, faults)
     rotation = Rotation(
         max_bytes=_size(
@@ -178,7 +235,9 @@ def resolve(capture: PacketCapture) -> Settings:
             f"limits.whenFull: {spec.limits.when_full[:40]!r} must be Finish or DropOldest"
         )
     snap = _whole("snapLength", spec.snap_length, 1, MAX_SNAP, faults)
-    ttl_seconds = _duration("ttlAfterFinished", spec.ttl_after_finished, 0, faults)
+    ttl_seconds = math.inf
+    if not capture.is_calico:
+        ttl_seconds = _duration("ttlAfterFinished", spec.ttl_after_finished, 0, faults)
     if len(spec.interfaces) > MAX_INTERFACES:
         faults.append(
             f"interfaces: {len(spec.interfaces)} are named; at most {MAX_INTERFACES} are allowed"
@@ -240,7 +299,11 @@ def _filter(spec: Spec, faults: list[str]) -> str:
     return expression
 
 
-def _check_selection(spec: Spec, faults: list[str]) -> None:
+def _check_selection(capture: PacketCapture, faults: list[str]) -> None:
+    spec = capture.spec
+    if isinstance(spec.selector, str):
+        _check_sentence(spec.selector, capture, faults)
+        return
     if spec.selector is None:
         return
     try:
@@ -249,6 +312,19 @@ def _check_selection(spec: Spec, faults: list[str]) -> None:
         faults.append(str(error))
     if spec.pod_names and (spec.selector.match_labels or spec.selector.match_expressions):
         faults.append("selector and podNames: give one of them, not both")
+
+
+def _check_sentence(selector: str, capture: PacketCapture, faults: list[str]) -> None:
+    if not capture.is_calico:
+        faults.append(
+            f"selector: {selector[:40]!r} is text; {keys.GROUP} takes matchLabels and "
+            f"matchExpressions, text is for {keys.CALICO_GROUP}"
+        )
+        return
+    try:
+        compile_selector(selector)
+    except BadSelector as error:
+        faults.append(str(error))
 
 
 def _window(capture: PacketCapture, faults: list[str]) -> tuple[float, float]:
@@ -262,7 +338,10 @@ def _window(capture: PacketCapture, faults: list[str]) -> tuple[float, float]:
         ends_at = _epoch(spec.end_time)
         if spec.start_time is not None and ends_at <= starts_at:
             faults.append("endTime: must be after startTime")
-        return starts_at, ends_at
+        # A time beyond it would be no number that everybody can read.
+        return starts_at, min(ends_at, FOREVER)
+    if capture.is_calico:
+        return starts_at, FOREVER
     duration = DEFAULT_DURATION if spec.duration is None else spec.duration
     return starts_at, starts_at + _duration("duration", duration, 0, faults)
 
@@ -301,16 +380,25 @@ def _whole(field: str, value: int, least: int, most: int, faults: list[str]) -> 
     return value
 
 
-_DECODER = msgspec.json.Decoder(PacketCapture)
+class _Head(Struct, frozen=True, rename="camel"):
+    api_version: str = ""
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_OURS = msgspec.json.Decoder(PacketCapture)
+_CALICO = msgspec.json.Decoder(_CalicoCapture)
 
 
 def parse_capture(raw: bytes | msgspec.Raw) -> PacketCapture:
-    """Read a capture as the API server sends it.
+    """Read a capture of either group as the API server sends it.
 
     Raises:
         BadCapture: a field is not of the kind that the schema asks for.
     """
     try:
-        return _DECODER.decode(raw)
+        api_version = _HEAD.decode(raw).api_version
+        if api_version.startswith(f"{keys.CALICO_GROUP}/"):
+            return _from_calico(_CALICO.decode(raw), api_version)
+        return _OURS.decode(raw)
     except msgspec.DecodeError as error:
         raise BadCapture((str(error),)) from error

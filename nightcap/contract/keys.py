@@ -10,6 +10,15 @@ VERSION: Final = "v1alpha1"
 PLURAL: Final = "packetcaptures"
 KIND: Final = "PacketCapture"
 
+CALICO_GROUP: Final = "projectcalico.org"
+"""The group of the optional second API: docs/calico.md. Its objects mean the same captures."""
+CALICO_VERSION: Final = "v3"
+API_VERSIONS: Final = {
+    GROUP: f"{GROUP}/{VERSION}",
+    CALICO_GROUP: f"{CALICO_GROUP}/{CALICO_VERSION}",
+}
+"""Group -> `apiVersion` of the PacketCaptures that are served here."""
+
 INJECT: Final = "nightcap.dev/inject"
 """Label. On a namespace `enabled`: inject into new pods. On a pod `disabled`: never."""
 INJECT_ENABLED: Final = "enabled"

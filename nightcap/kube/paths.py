@@ -93,17 +93,28 @@ def lease(namespace: str, name: str) -> str:
     return _join("/apis/coordination.k8s.io/v1", namespace, "leases", name)
 
 
-def packetcaptures(namespace: str | None = None) -> str:
-    """All captures, or those of one namespace."""
-    return _join(f"/apis/{keys.GROUP}/{keys.VERSION}", namespace, keys.PLURAL)
+def packetcaptures(namespace: str | None = None, group: str = keys.GROUP) -> str:
+    """All captures of a group, or those of one namespace."""
+    return _join(f"/apis/{keys.API_VERSIONS[group]}", namespace, keys.PLURAL)
 
 
-def packetcapture(namespace: str, name: str) -> str:
-    return _join(f"/apis/{keys.GROUP}/{keys.VERSION}", namespace, keys.PLURAL, name)
+def packetcapture(namespace: str, name: str, group: str = keys.GROUP) -> str:
+    return _join(f"/apis/{keys.API_VERSIONS[group]}", namespace, keys.PLURAL, name)
 
 
-def packetcapture_status(namespace: str, name: str) -> str:
-    return f"{packetcapture(namespace, name)}/status"
+def packetcapture_status(namespace: str, name: str, group: str = keys.GROUP) -> str:
+    return f"{packetcapture(namespace, name, group)}/status"
+
+
+def group_version(group: str) -> str:
+    """What the API server serves of a group of captures."""
+    return f"/apis/{keys.API_VERSIONS[group]}"
+
+
+def api_service(group: str) -> str:
+    """Who serves a group of captures."""
+    version = keys.API_VERSIONS[group].partition("/")[2]
+    return f"/apis/apiregistration.k8s.io/v1/apiservices/{version}.{group}"
 
 
 def mutating_webhooks() -> str:

@@ -11,6 +11,8 @@ from typing import BinaryIO, Final, NamedTuple
 
 HEADER_BYTES: Final = 24
 RECORD_HEADER_BYTES: Final = 16
+FIRST_TIME_BYTES: Final = HEADER_BYTES + 8
+"""What of a file tells when its first packet came."""
 MAX_RECORD_BYTES: Final = 262144
 """The largest snap length that libpcap knows; a longer record is damage."""
 
@@ -107,6 +109,21 @@ def parse_header(start: bytes) -> Header:
         raise NotPcap(f"pcap version {major}.{minor} is unknown; 2.4 is read")
     # The upper bits say how long the frame check sequence is.
     return Header(linktype & 0x0FFFFFFF, snaplen, nanoseconds, order)
+
+
+def first_time_ns(start: bytes) -> int:
+    """Time of a file's first record, from its first `FIRST_TIME_BYTES`.
+
+    Raises:
+        NotPcap: too short, or another format.
+    """
+    header = parse_header(start)
+    if len(start) < FIRST_TIME_BYTES:
+        raise NotPcap(f"file has {len(start)} bytes; its first record is not there")
+    order = f"{header.byte_order}II"
+    seconds, fraction = struct.unpack(order, start[HEADER_BYTES:FIRST_TIME_BYTES])
+    nanoseconds: int = seconds * 10**9 + fraction * (1 if header.nanoseconds else 1000)
+    return nanoseconds
 
 
 class PcapReader:

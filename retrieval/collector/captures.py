@@ -1,7 +1,7 @@
 """Captures as the collector sees them: from the watch when it knows them, else live.
 
-That a capture is gone is never concluded from the watch, only from a list that was asked
-for after the question came up.
+Captures of both groups, if the optional one is there. That a capture is gone is never
+concluded from the watch, only from lists that were asked for after the question came up.
 """
 
 import threading
@@ -11,9 +11,11 @@ from typing import Protocol
 
 import msgspec
 
+from nightcap.contract import keys
 from nightcap.contract.captures import BadCapture, PacketCapture, Settings, parse_capture, resolve
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
+from nightcap.kube.groups import Standing
 
 
 class Watch(Protocol):
@@ -22,6 +24,20 @@ class Watch(Protocol):
     def by_uid(self, uid: str) -> PacketCapture | None: ...
 
     def items(self) -> tuple[PacketCapture, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BothWatches:
+    """The watches of both groups as one."""
+
+    ours: Watch
+    calico: Watch
+
+    def by_uid(self, uid: str) -> PacketCapture | None:
+        return self.ours.by_uid(uid) or self.calico.by_uid(uid)
+
+    def items(self) -> tuple[PacketCapture, ...]:
+        return (*self.ours.items(), *self.calico.items())
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -113,13 +129,29 @@ class Captures:
         return settings
 
 
-def live_list(client: KubeClient) -> Callable[[str], dict[str, msgspec.Raw]]:
-    """A function that lists one namespace's captures by uid, from the API server itself."""
+def live_list(
+    client: KubeClient, calico: Callable[[], Standing] = lambda: Standing.ABSENT
+) -> Callable[[str], dict[str, msgspec.Raw]]:
+    """A function that lists one namespace's captures by uid, from the API server itself.
 
-    def list_namespace(namespace: str) -> dict[str, msgspec.Raw]:
+    Args:
+        client: The API server.
+        calico: What projectcalico.org is to us at this moment (`GroupProbe.certain`): what is
+            missing counts as deleted, so a group that was installed a second ago must be seen.
+    """
+
+    def list_group(namespace: str, group: str) -> dict[str, msgspec.Raw]:
         # Without resourceVersion the answer is not from a cache of the API server.
-        answer = client.request("GET", paths.packetcaptures(namespace), timeout=(5, 15))
+        path = paths.packetcaptures(namespace, group)
+        answer = client.request("GET", path, timeout=(5, 15))
         items = msgspec.json.decode(answer, type=_List).items
         return {msgspec.json.decode(item, type=_Head).metadata.uid: item for item in items}
+
+    def list_namespace(namespace: str) -> dict[str, msgspec.Raw]:
+        standing = calico()
+        found = list_group(namespace, keys.GROUP)
+        if standing is Standing.OURS:
+            found |= list_group(namespace, keys.CALICO_GROUP)
+        return found
 
     return list_namespace

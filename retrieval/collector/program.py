@@ -4,15 +4,16 @@ import threading
 
 from certs.serving import ServingCertificates, serve
 from nightcap.contract.captures import parse_capture
-from nightcap.contract.keys import TOKEN_AUDIENCE
+from nightcap.contract.keys import CALICO_GROUP, TOKEN_AUDIENCE
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
+from nightcap.kube.groups import GroupReflector
 from nightcap.kube.metrics import start_metrics
 from nightcap.kube.reflector import Reflector
 from nightcap.kube.reviews import AccessReviewer, TokenReviewer
 from retrieval.collector.admission import Admission, live_pod
 from retrieval.collector.app import REPORTS_PATH, CollectorApp, Parties
-from retrieval.collector.captures import Captures, live_list
+from retrieval.collector.captures import BothWatches, Captures, live_list
 from retrieval.collector.janitor import Janitor
 from retrieval.collector.reports import ReportIndex
 from retrieval.collector.tokens import SidecarTokens
@@ -31,7 +32,18 @@ def run(settings: Settings) -> None:
     )
     watch = Reflector(client, paths.packetcaptures(), parse_capture, name="packetcaptures")
     store = DirectoryStore(settings.store)
-    captures = Captures(watch, live_list(client))
+    calico = GroupReflector(
+        client,
+        lambda on_change: Reflector(
+            client,
+            paths.packetcaptures(group=CALICO_GROUP),
+            parse_capture,
+            name="calico-packetcaptures",
+            on_change=on_change,
+        ),
+        name="calico-packetcaptures",
+    )
+    captures = Captures(BothWatches(watch, calico), live_list(client, calico.probe.certain))
     reports = ReportIndex(store)
     janitor = Janitor(store, captures, reports, settings.store)
     # Nothing of a sidecar's token is remembered there: `SidecarTokens` does, in its own way.
@@ -56,11 +68,13 @@ def run(settings: Settings) -> None:
         store.start()
         reports.load()
         watch.start()
+        calico.start()
         watch.wait_synced(SYNC_SECONDS)
         janitor.start()
 
     def end() -> None:
         janitor.stop()
+        calico.stop()
         watch.stop()
         store.close()
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from nightcap.contract.reports import Report
 from nightcap.contract.segments import StreamKey
+from retrieval.collector.file_names import FileNames
 from retrieval.store.base import Store, StoreFailed, StoreFull, StreamMeta
 from retrieval.stored_reports import StoredReport, dump_stored, load_stored
 
@@ -36,6 +37,7 @@ class ReportIndex:
 
     def __init__(self, store: Store, *, boot_id: str | None = None) -> None:
         self._store = store
+        self._names = FileNames(store)
         self._boot_id = boot_id or secrets.token_hex(8)
         self._lock = threading.Lock()
         self._revision = 0
@@ -135,7 +137,12 @@ class ReportIndex:
             "pod": {"name": entry.meta.pod, "uid": stream.pod_uid, "node": entry.meta.node},
             "report": asdict(entry.report),
             "received_at": entry.received_at,
-            "files": {"count": tally.count, "bytes": tally.bytes},
+            # The newest alone: what the controller can tell in a status is bounded.
+            "files": {
+                "count": tally.count,
+                "bytes": tally.bytes,
+                "names": self._names.newest(stream, entry.meta),
+            },
         }
 
     def _read(self, stream: StreamKey) -> _Entry | None:

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 import flask
 from werkzeug.exceptions import HTTPException, NotFound, RequestedRangeNotSatisfiable
 
+from nightcap.contract import keys
 from nightcap.contract.captures import BadCapture, PacketCapture
 from nightcap.contract.segments import BadName, StreamKey, parse_file_name
 from nightcap.kube.errors import ApiError
@@ -29,12 +30,16 @@ from retrieval.files.wanted import BadQuery
 from retrieval.store.base import ReadableStore
 from retrieval.stored_reports import load_stored
 
-_OPEN_PATHS: Final = frozenset({"/healthz", "/readyz"})
+_OPEN_PATHS: Final = frozenset({"/health", "/healthz", "/readyz"})
 _ZIP: Final = "files.zip"
 _MERGED: Final = "merged.pcapng"
 _LIVE: Final = "live.pcapng"
 
 _log = logging.getLogger(__name__)
+
+
+Groups = tuple[str, ...]
+"""The API groups of which a path's capture may be."""
 
 
 class Judge(Protocol):
@@ -71,6 +76,7 @@ def create_app(
     app.url_map.merge_slashes = False  # a redirect would be an answer to a stranger
     handlers = _Handlers(store, judge, auditor, is_ready)
 
+    @app.get("/health")  # Calico's
     @app.get("/healthz")
     def healthz() -> flask.Response:
         return _text("ok")
@@ -86,15 +92,17 @@ def create_app(
         return None if flask.request.path in _OPEN_PATHS else handlers.authenticate()
 
     base = "/v1/namespaces/<namespace>/packetcaptures/<name>"
-    app.get(f"{base}/files")(handlers.list_files)
-    app.get(f"{base}/files/<file>")(handlers.one_file)
-    app.get(f"{base}/{_ZIP}")(handlers.all_files)
-    app.get(f"{base}/{_MERGED}")(handlers.merged)
-    app.get(f"{base}/{_LIVE}")(handlers.live)
+    ours = {"groups": (keys.GROUP,)}
+    either = {"groups": access.EITHER_GROUP}
+    app.get(f"{base}/files", defaults=ours)(handlers.list_files)
+    app.get(f"{base}/files/<file>", defaults=ours)(handlers.one_file)
+    app.get(f"{base}/{_ZIP}", defaults=ours)(handlers.all_files)
+    app.get(f"{base}/{_MERGED}", defaults=ours)(handlers.merged)
+    app.get(f"{base}/{_LIVE}", defaults=ours)(handlers.live)
     for prefix in ("", "/packet-capture"):
         # Calico's documents name DELETE in several forms; all of them are taken.
         download = f"{prefix}/download/<namespace>/<name>/{_ZIP}"
-        app.get(download, endpoint=f"get{prefix}")(handlers.all_files)
+        app.get(download, endpoint=f"get{prefix}", defaults=either)(handlers.all_files)
         for number, path in enumerate(
             (
                 download,
@@ -102,7 +110,8 @@ def create_app(
                 f"{prefix}/files/<namespace>/<name>/{_ZIP}",
             )
         ):
-            app.delete(path, endpoint=f"delete{number}{prefix}")(handlers.delete_files)
+            endpoint = f"delete{number}{prefix}"
+            app.delete(path, endpoint=endpoint, defaults=either)(handlers.delete_files)
 
     app.register_error_handler(Exception, _on_error)
     app.after_request(_finish)
@@ -138,16 +147,16 @@ class _Handlers:
         flask.g.token = token
         return None
 
-    def list_files(self, namespace: str, name: str) -> flask.Response:
-        granted = self._authorize(namespace, name, Verb.GET)
+    def list_files(self, namespace: str, name: str, groups: Groups) -> flask.Response:
+        granted = self._authorize(namespace, name, groups, Verb.GET)
         files = self._catalog.files(namespace, granted.uid, count_seconds=COUNT_SECONDS)
         dropped = {stream: self._dropped(stream) for stream in {f.key.stream for f in files}}
         return flask.jsonify(
             {"files": [_describe(file, dropped[file.key.stream]) for file in files]}
         )
 
-    def one_file(self, namespace: str, name: str, file: str) -> flask.Response:
-        granted = self._authorize(namespace, name, Verb.GET)
+    def one_file(self, namespace: str, name: str, file: str, groups: Groups) -> flask.Response:
+        granted = self._authorize(namespace, name, groups, Verb.GET)
         parse_file_name(file)
         found = next(
             (f for f in self._catalog.files(namespace, granted.uid) if f.name == file), None
@@ -176,8 +185,8 @@ class _Handlers:
             raise NotFound(f"{namespace}/{name} has no file {file} any more") from error
         return self._send(granted, file, body, status, headers)
 
-    def all_files(self, namespace: str, name: str) -> flask.Response:
-        granted = self._authorize(namespace, name, Verb.GET)
+    def all_files(self, namespace: str, name: str, groups: Groups) -> flask.Response:
+        granted = self._authorize(namespace, name, groups, Verb.GET)
         files = self._catalog.files(namespace, granted.uid)
         if not files:
             return flask.Response(status=204)
@@ -192,8 +201,8 @@ class _Handlers:
             return flask.Response(status=200, headers=headers)
         return self._send(granted, _ZIP, body, 200, headers)
 
-    def merged(self, namespace: str, name: str) -> flask.Response:
-        granted = self._authorize(namespace, name, Verb.GET)
+    def merged(self, namespace: str, name: str, groups: Groups) -> flask.Response:
+        granted = self._authorize(namespace, name, groups, Verb.GET)
         wanted = self._streams.wanted()
         headers = _pcapng_headers(f"{name}.pcapng")
         with ExitStack() as stack:
@@ -205,8 +214,8 @@ class _Handlers:
                 return flask.Response(status=200, headers=headers)
             return self._send_pieces(granted, _MERGED, pieces, stack.pop_all(), headers)
 
-    def live(self, namespace: str, name: str) -> flask.Response:
-        granted = self._authorize(namespace, name, Verb.GET)
+    def live(self, namespace: str, name: str, groups: Groups) -> flask.Response:
+        granted = self._authorize(namespace, name, groups, Verb.GET)
         wanted = self._streams.wanted()
         # No proxy on the way is to wait for more.
         headers = _pcapng_headers(f"{name}-live.pcapng") | {"X-Accel-Buffering": "no"}
@@ -228,8 +237,8 @@ class _Handlers:
             )
             return self._send_pieces(granted, _LIVE, pieces, stack.pop_all(), headers)
 
-    def delete_files(self, namespace: str, name: str) -> flask.Response:
-        granted = self._authorize(namespace, name, Verb.DELETE)
+    def delete_files(self, namespace: str, name: str, groups: Groups) -> flask.Response:
+        granted = self._authorize(namespace, name, groups, Verb.DELETE)
         fault = access.deletion_fault(_phase(granted.capture))
         if fault is not None:
             return _text(fault, 403)
@@ -247,16 +256,24 @@ class _Handlers:
             self._auditor.record(record, status=status, sent_bytes=size, ended=ended)
         return _text(f"{count} files deleted")
 
-    def _authorize(self, namespace: str, name: str, verb: Verb) -> Granted:
-        """Let those pass who may, to what exists."""
-        ref = access.parse_capture_ref(namespace, name)
+    def _authorize(self, namespace: str, name: str, groups: Groups, verb: Verb) -> Granted:
+        """Let those pass who may, to what exists.
+
+        A group is looked at only with the right to it: else the answer would tell what is there.
+        """
         identity: Identity = flask.g.identity
-        asked = access.question(ref, verb)
-        is_allowed = self._judge.may(identity, asked)
-        capture = self._judge.find(ref) if is_allowed else None
-        verdict = access.verdict(is_known=True, is_allowed=is_allowed, exists=capture is not None)
+        refs = [access.parse_capture_ref(namespace, name, group) for group in groups]
+        questions = [access.question(ref, verb) for ref in refs]
+        # All are asked, also after a yes: the time an answer takes tells nothing either.
+        answers = [self._judge.may(identity, asked) for asked in questions]
+        allowed = [ref for ref, answer in zip(refs, answers, strict=True) if answer]
+        found = ((ref, self._judge.find(ref)) for ref in allowed)
+        ref, capture = next((pair for pair in found if pair[1] is not None), (refs[0], None))
+        verdict = access.verdict(
+            is_known=True, is_allowed=bool(allowed), exists=capture is not None
+        )
         if verdict is Verdict.FORBIDDEN:
-            flask.abort(_text(access.forbidden_sentence(identity.username, asked), 403))
+            flask.abort(_text(access.forbidden_sentence(identity.username, questions), 403))
         if capture is None:
             raise NotFound(f"there is no capture {name} in namespace {namespace}")
         return Granted(identity, ref, capture, verb)

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from nightcap.contract import keys
 from nightcap.contract.captures import PacketCapture, parse_capture
 from nightcap.contract.objects import Service
 from nightcap.kube import paths
@@ -33,8 +34,15 @@ class _Services(msgspec.Struct):
 class People:
     """Asks the API server who somebody is, what they may, and which object a name means."""
 
-    def __init__(self, client: KubeClient, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        client: KubeClient,
+        clock: Callable[[], float] = time.monotonic,
+        has_calico: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Take the API server, a clock, and whether projectcalico.org is ours to look at."""
         self._client = client
+        self._has_calico = has_calico
         self._clock = clock
         self._tokens = TokenReviewer(client, ttl_seconds=CACHE_SECONDS)
         self._rights = AccessReviewer(client)
@@ -81,7 +89,9 @@ class People:
             ApiError: the API server cannot be asked.
             BadCapture: the object is there and cannot be read.
         """
-        path = paths.packetcapture(capture.namespace, capture.name)
+        if capture.group == keys.CALICO_GROUP and not self._has_calico():
+            return None
+        path = paths.packetcapture(capture.namespace, capture.name, capture.group)
         try:
             return parse_capture(self._client.request("GET", path, timeout=(5, 10)))
         except NotFound:

@@ -4,6 +4,7 @@ import threading
 
 from certs.serving import ServingCertificates, serve
 from nightcap.kube.client import KubeClient
+from nightcap.kube.groups import GroupProbe
 from nightcap.kube.metrics import start_metrics
 from retrieval.audit import Auditor, setup_audit
 from retrieval.files.app import create_app
@@ -20,17 +21,19 @@ def run(settings: Settings) -> None:
     certificates = ServingCertificates(
         client, settings.namespace, TLS_SECRET, settings.tls_dir / "files"
     )
+    calico = GroupProbe(client)
     draining = threading.Event()
     setup_audit()
     app = create_app(
         ReadableDirectory(settings.store),
-        People(client),
+        People(client, has_calico=lambda: calico.is_ours),
         Auditor(),
         lambda: certificates.ready and not draining.is_set(),
     )
 
     def begin() -> None:
         start_metrics(settings.metrics_port)
+        calico.start()
 
     serve(
         app,
@@ -38,5 +41,6 @@ def run(settings: Settings) -> None:
         certificates=certificates,
         threads=THREADS,
         on_start=begin,
+        on_stop=calico.stop,
         draining=draining,
     )

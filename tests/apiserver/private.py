@@ -90,7 +90,11 @@ class PrivateApi:
 
     def pid_of(self, word: str) -> int:
         """The process among ours whose command line has this word."""
-        return next(p.pid for p in self._programs if word in [str(a) for a in p.args])
+        return next(
+            program.pid
+            for program in self._programs
+            if isinstance(program.args, list) and word in map(str, program.args)
+        )
 
     def kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """kubectl as the administrator, with what it says on both outputs."""

@@ -18,6 +18,8 @@ from nightcap.kube.client import KubeClient
 CONTROLLER = "system:serviceaccount:nightcap-system:nightcap-controller"
 ORDERS = "nightcap.dev/orders"
 INJECTED = "nightcap.dev/injected"
+CAPTURES = "packetcaptures.nightcap.dev"
+"""With the group: Calico's may be installed as well, and then has the singular."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class Shop:
         }
 
     def status(self, capture: str) -> dict[str, Any]:
-        status: dict[str, Any] = self.get("packetcapture", capture).get("status", {})
+        status: dict[str, Any] = self.get(CAPTURES, capture).get("status", {})
         return status
 
     def condition(self, capture: str, kind: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nightcap.contract.captures import FOREVER
 from nightcap.contract.orders import Limit, Rotation
 from nightcap.contract.reports import Reason, State
 from nightcap.contract.uploads import SegmentName
@@ -342,3 +343,20 @@ def test_a_failed_capture_is_reported(shipping_pod: Pod, collector: Collector) -
     assert (past.state, past.reason, past.packets) == (State.FINISHED, Reason.TIME, 0)
     assert not collector.segments
     assert shipping_pod.terminate() == 0
+
+
+def test_a_capture_without_an_end_is_recorded_and_shipped(
+    shipping_pod: Pod, collector: Collector
+) -> None:
+    """As a capture of Calico's group is ordered: no end, a ring, three files."""
+    forever = int(FOREVER)
+    collector.until = forever
+    ring = Rotation(max_bytes=10_000_000, max_seconds=3600, max_files=3)
+    shipping_pod.order(an_order(until=forever, rotation=ring, limit=Limit(bytes=0, packets=0)))
+    shipping_pod.start()
+    shipping_pod.wait_open()
+    shipping_pod.link.send(20)
+    wait_for(lambda: len(arrived(collector)) == 20, "shipped")
+    report = collector.report(ID)
+    assert report is not None
+    assert report.state is State.CAPTURING

@@ -15,17 +15,19 @@ from nightcap.contract import keys, paths, uploads
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "manifests" / "base"
+CALICO = ROOT / "manifests" / "calico"
 
 
-def _objects() -> list[dict[str, object]]:
-    names = yaml.safe_load((BASE / "kustomization.yaml").read_text())["resources"]
+def _objects(folder: Path = BASE) -> list[dict[str, object]]:
+    names = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
     return [
-        document for name in names for document in yaml.safe_load_all((BASE / name).read_text())
+        document for name in names for document in yaml.safe_load_all((folder / name).read_text())
     ]
 
 
-def _object(kind: str, name: str) -> dict:
-    return next(o for o in _objects() if o["kind"] == kind and o["metadata"]["name"] == name)
+def _object(kind: str, name: str, folder: Path = BASE) -> dict:
+    objects = _objects(folder)
+    return next(o for o in objects if o["kind"] == kind and o["metadata"]["name"] == name)
 
 
 # Records without decisions of their own, and what another module's test covers whole.
@@ -80,10 +82,48 @@ def test_injection_is_opt_in_and_never_in_the_way() -> None:
         assert "nightcap-system" in selected["kubernetes.io/metadata.name"]["values"]
 
 
-@pytest.mark.parametrize("name", ["nightcap-webhook", "nightcap-controller", "nightcap-retrieval"])
-def test_workloads_meet_the_restricted_level(name: str) -> None:
+def test_calicos_crd_is_named_as_the_contract_says() -> None:
+    crd = _object("CustomResourceDefinition", f"{keys.PLURAL}.{keys.CALICO_GROUP}", CALICO)
+    assert crd["spec"]["names"]["kind"] == keys.KIND
+    assert "shortNames" not in crd["spec"]["names"]
+    assert [v["name"] for v in crd["spec"]["versions"]] == [keys.CALICO_VERSION]
+
+
+def test_both_groups_have_one_status() -> None:
+    ours = _object("CustomResourceDefinition", f"{keys.PLURAL}.{keys.GROUP}")
+    theirs = _object("CustomResourceDefinition", f"{keys.PLURAL}.{keys.CALICO_GROUP}", CALICO)
+    first, second = (
+        crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+        for crd in (ours, theirs)
+    )
+    assert first == second
+
+
+def test_programs_may_not_write_calicos_captures_but_their_status() -> None:
+    writes = {
+        (resource, verb)
+        for role in _objects(CALICO)
+        if role["kind"] == "ClusterRole"
+        for rule in role["rules"]  # type: ignore[attr-defined]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+        if verb not in ("get", "list", "watch")
+    }
+    assert writes == {("packetcaptures/status", "patch")}
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("nightcap-webhook", BASE),
+        ("nightcap-controller", BASE),
+        ("nightcap-retrieval", BASE),
+        ("nightcap-gateway", CALICO),
+    ],
+)
+def test_workloads_meet_the_restricted_level(name: str, folder: Path) -> None:
     """What the namespace's own label enforces on a cluster, seen before there is one."""
-    spec = _object("Deployment", name)["spec"]["template"]["spec"]
+    spec = _object("Deployment", name, folder)["spec"]["template"]["spec"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     for container in spec["containers"]:

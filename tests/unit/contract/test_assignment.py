@@ -1,3 +1,5 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,7 @@ from nightcap.contract.assignment import (
     selects,
     shorten,
 )
-from nightcap.contract.captures import PacketCapture, Spec, resolve
+from nightcap.contract.captures import PacketCapture, Spec, parse_capture, resolve
 from nightcap.contract.objects import ObjectMeta, OwnerReference
 from nightcap.contract.orders import (
     MAX_CAPTURES,
@@ -197,3 +199,25 @@ def test_what_a_pod_has_already_stays_when_not_all_fit():
     orders = fitting_orders(COLLECTORS, [entry(n) for n in range(200)], first=has)
     assert has <= {item.id for item in orders.captures}
     assert [item.id for item in orders.captures] == sorted(item.id for item in orders.captures)
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels", "selected"),
+    [
+        ("", {}, True),
+        ("all()", None, True),
+        ('app  ==  "logging"', {"app": "logging"}, True),
+        ('app  ==  "logging"', {"app": "web"}, False),
+        ("app ==", {"app": "web"}, False),
+    ],
+)
+def test_a_calico_capture_selects_by_its_sentence(selector, labels, selected):
+    raw = {
+        "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "dns", "namespace": "shop", "uid": "ab"},
+        "spec": {"selector": selector},
+    }
+    capture = parse_capture(json.dumps(raw).encode())
+    pod = ObjectMeta(name="web-1", namespace="shop", labels=labels)
+    assert selects(capture, pod) is selected
+    assert not selects(capture, ObjectMeta(name="web-1", namespace="mail", labels=labels))

@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import time
 
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightcap.contract.captures import (
+    FOREVER,
     BadCapture,
     WhenFull,
     order_of,
@@ -191,3 +193,93 @@ def test_whatever_a_good_spec_orders_the_sidecar_reads_as_it_was_meant(spec):
     settings = resolve(capture)
     orders = Orders((("10.0.0.1", 20443),), (order_of(capture, settings, settings.ends_at),))
     assert parse_orders(dump_orders(orders)) == orders
+
+
+def a_calico_capture(**spec):
+    return parse_capture(
+        json.dumps(
+            {
+                "apiVersion": "projectcalico.org/v3",
+                "kind": "PacketCapture",
+                "metadata": {
+                    "name": "dns",
+                    "namespace": "shop",
+                    "uid": "ab-12",
+                    "creationTimestamp": "2027-01-15T08:00:00Z",
+                    "labels": {"nightcap.dev/source": "namespace"},
+                },
+                **({"spec": spec} if spec else {}),
+            }
+        ).encode()
+    )
+
+
+def test_a_calico_capture_has_no_end_and_is_a_ring_with_calicos_rotation():
+    capture = a_calico_capture()
+    settings = resolve(capture)
+    assert capture.group == "projectcalico.org"
+    assert (settings.starts_at, settings.ends_at, settings.has_end) == (CREATED, FOREVER, False)
+    assert settings.starts_at_once
+    assert settings.ttl_seconds == math.inf
+    assert settings.rotation == Rotation(10_000_000, 3600, 3)
+    assert settings.limit == Limit(100_000_000, 0)
+    assert settings.when_full is WhenFull.DROP_OLDEST
+    assert settings.is_running(CREATED + 1e9)
+    # Nothing but the controller of its own group makes a capture an annotation's.
+    assert capture.source is None
+
+
+def test_orders_of_a_capture_without_an_end_can_be_read():
+    capture = a_calico_capture()
+    settings = resolve(capture)
+    order = order_of(capture, settings, settings.ends_at)
+    (read,) = parse_orders(dump_orders(Orders(captures=(order,)))).captures
+    assert read == order
+    assert read.until == int(FOREVER)
+
+
+def test_a_calico_capture_says_filters_and_times_as_ours():
+    spec = {
+        "filters": [
+            {"protocol": "UDP", "ports": [53]},
+            {"protocol": 6, "ports": ["80", "8000:8010"]},
+            {"protocol": "icmp"},
+        ],
+        "startTime": "2027-01-15T09:00:00Z",
+        "endTime": "2027-01-15T10:00:00+00:00",
+    }
+    theirs, ours = resolve(a_calico_capture(**spec)), resolve(a_capture(**spec))
+    assert theirs.filter == ours.filter
+    assert theirs.filter.startswith("(udp and (port 53)) or (tcp and (port 80 or portrange")
+    assert (theirs.starts_at, theirs.ends_at) == (CREATED + 3600, CREATED + 7200)
+    assert theirs.has_end
+
+
+def test_fields_of_ours_in_a_calico_capture_mean_nothing():
+    settings = resolve(a_calico_capture(duration="5m", suspend=True, filter="udp"))
+    assert (settings.has_end, settings.suspended, settings.filter) == (False, False, "")
+
+
+@pytest.mark.parametrize(
+    ("spec", "word"),
+    [
+        ({"selector": "app = 'x'"}, "character 5"),
+        ({"filters": [{"protocol": "TCP", "ports": ["dns"]}]}, "'dns'"),
+        ({"filters": [{"protocol": 300}]}, "'300'"),
+        ({"filters": [{"ports": ["90:80"]}]}, "'90:80'"),
+        (
+            {"startTime": "2027-01-15T09:00:00Z", "endTime": "2027-01-15T09:00:00Z"},
+            "must be after startTime",
+        ),
+    ],
+)
+def test_a_bad_calico_capture_names_its_fault(spec, word):
+    with pytest.raises(BadCapture) as caught:
+        resolve(a_calico_capture(**spec))
+    assert word in str(caught.value)
+
+
+def test_a_selector_is_text_in_one_group_and_structure_in_the_other():
+    assert "takes matchLabels" in faults(selector="app == 'x'")[0]
+    with pytest.raises(BadCapture):
+        a_calico_capture(selector={"matchLabels": {"app": "x"}})

@@ -101,13 +101,14 @@ def a_capture(
     generation: int = 1,
     deleted: float | None = None,
     namespace: str = "shop",
+    group: str = keys.GROUP,
     **spec: Any,
 ) -> PacketCapture:
     return decode_capture(
         Raw(
             msgjson.encode(
                 {
-                    "apiVersion": f"{keys.GROUP}/{keys.VERSION}",
+                    "apiVersion": keys.API_VERSIONS[group],
                     "metadata": {
                         "name": name,
                         "namespace": namespace,
@@ -165,6 +166,7 @@ def a_report(
     shipped: bool = False,
     message: str = "",
     node: str = "node-a",
+    files: tuple[str, ...] = (),
 ) -> PodReport:
     return PodReport(
         capture=uid_of(capture),
@@ -173,6 +175,8 @@ def a_report(
         pod_uid=uid_of(pod),
         node=node,
         received_at=sent if received is None else received,
+        file_count=len(files),
+        file_names=files,
         report=Report(
             seq=seq,
             at=sent,

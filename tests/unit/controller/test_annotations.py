@@ -306,3 +306,13 @@ def test_pod_and_namespace_may_both_be_annotated():
     view = done(a_view([], [a_pod(annotations=ON)], namespace=a_namespace(annotations=ON)))
     assert names(view) == ["namespace", "pod-web-1"]
     assert len(orders_in(view.pods[0]).captures) == 2
+
+
+def test_a_capture_of_calicos_group_takes_no_name_and_is_no_annotations():
+    theirs = a_capture("namespace", group=keys.CALICO_GROUP, source=keys.SOURCE_NAMESPACE)
+    view = a_view([theirs], [a_pod()], namespace=a_namespace(annotations=ON))
+    (made,) = of_kind(view, CreateCapture)
+    assert made.name == "namespace"
+    assert not of_kind(view, RecordEvent)
+    off = a_view([theirs], [a_pod()])
+    assert not of_kind(off, UpdateCapture)

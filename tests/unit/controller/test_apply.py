@@ -299,3 +299,13 @@ def test_nothing_is_written_while_another_leads(world):
     world.leads = True
     world.do(PatchOrders(POD, '{"v":1}', frozenset({"capture-uid"})))
     assert len(world.server.requests) == 1
+
+
+def test_a_capture_of_calicos_group_is_written_to_at_its_own_path(world):
+    theirs = Ref(keys.KIND, "shop", "dns", "capture-uid", "projectcalico.org/v3", "9")
+    world.do(UpdateStatus(theirs, {"phase": "Capturing"}))
+    ((method, path, _, _),) = world.server.requests
+    assert (method, path) == (
+        "PATCH",
+        "/apis/projectcalico.org/v3/namespaces/shop/packetcaptures/dns/status",
+    )

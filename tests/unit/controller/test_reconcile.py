@@ -3,11 +3,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from controller.actions import DeleteCapture, PatchOrders, RecordEvent
 from controller.reconcile import BACKLOG_SECONDS, is_released, orders_in, reconcile
 from controller.view import NEVER, Memory, NamespaceView
 from nightcap.contract import keys
+from nightcap.contract.captures import FOREVER
 from nightcap.contract.orders import CaptureOrder, Orders, dump_orders, parse_orders
 from nightcap.contract.reports import Reason, State
 from tests.unit.controller.builders import (
@@ -469,3 +471,36 @@ def test_orders_hold_exactly_the_captures_that_run_and_select_and_only_such_as_e
         }
         persons = {judged.uid for judged in view.captures if judged.capture.source is None}
         assert live & persons == expected
+
+
+def test_a_capture_of_calicos_group_is_ordered_without_an_end_and_never_expires():
+    capture = a_capture(group=keys.CALICO_GROUP, selector='app == "web"', filters=[{"ports": [53]}])
+    pods = [a_pod(labels={"app": "web"}), a_pod("db-1", labels={"app": "db"})]
+    written = patches(a_view([capture], pods))
+    assert sorted(written) == ["web-1"]
+    (entry,) = written["web-1"].captures
+    assert (entry.filter, entry.until) == ("(port 53)", FOREVER)
+    assert entry.limit.bytes == 0  # a ring
+    over = a_capture(group=keys.CALICO_GROUP, created=NOW - 10**8, endTime=at(NOW - 10**7))
+    plan = reconcile(a_view([over], [a_pod()]), NOW)
+    assert not [action for action in plan.actions if isinstance(action, DeleteCapture)]
+
+
+def test_an_end_that_is_set_to_the_past_ends_calicos_capture_and_one_in_the_future_schedules_it():
+    capture = a_capture(group=keys.CALICO_GROUP)
+    view = settled(a_view([capture], [a_pod()]))
+    for spec in ({"endTime": at(NOW - 1)}, {"startTime": at(NOW + 60)}):
+        changed = with_captures(view, a_capture(group=keys.CALICO_GROUP, **spec))
+        (entry,) = patches(changed)["web-1"].captures
+        assert entry.until == NOW
+    again = settled(changed)
+    (entry,) = patches(again, NOW + 61)["web-1"].captures
+    assert entry.until == FOREVER
+
+
+def test_captures_of_one_name_in_both_groups_are_two():
+    theirs = a_capture("twin", group=keys.CALICO_GROUP)
+    ours = a_capture("dns")
+    ours = structs.replace(ours, metadata=structs.replace(ours.metadata, name="twin"))
+    written = patches(a_view([theirs, ours], [a_pod()]))
+    assert {entry.id for entry in written["web-1"].captures} == {uid_of("twin"), uid_of("dns")}

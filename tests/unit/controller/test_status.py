@@ -125,6 +125,48 @@ def test_files_are_listed_once_a_node():
     ]
 
 
+def test_a_node_with_matching_pods_has_its_state_before_anybody_reports():
+    pods = [a_pod("a", node="n1"), a_pod("b", node="n2"), a_pod("c", node="n3", injected=False)]
+    waiting = status_of(a_view([a_capture()], pods))["files"]
+    assert [(e["node"], e["state"]) for e in waiting] == [
+        ("n1", "WaitingForTraffic"),
+        ("n2", "WaitingForTraffic"),
+    ]
+    later = status_of(a_view([a_capture(startTime=at(NOW + 60))], pods))["files"]
+    assert [e["state"] for e in later] == ["Scheduled", "Scheduled"]
+    over = status_of(a_view([a_capture(suspend=True)], pods))["files"]
+    assert [e["state"] for e in over] == ["Finished", "Finished"]
+
+
+def test_files_are_named_sorted_for_each_node():
+    reports = [
+        a_report(pod="b", node="n1", files=("b_eth0-100.pcap", "b_eth0-99.pcap")),
+        a_report(pod="a", node="n1", files=("a_eth0-7.pcap",)),
+        a_report(pod="c", node="n2", files=("c_eth0-5.pcap",)),
+    ]
+    status = status_of(a_view([a_capture()], [], reports))
+    assert [entry["fileNames"] for entry in status["files"]] == [
+        ["a_eth0-7.pcap", "b_eth0-100.pcap", "b_eth0-99.pcap"],
+        ["c_eth0-5.pcap"],
+    ]
+    assert status["fileCount"] == 4
+
+
+def test_where_there_are_too_many_files_the_newest_are_named():
+    files = tuple(f"{'x' * 200}_eth0-{number}.pcap" for number in range(1000))
+    status = status_of(a_view([a_capture()], [], [a_report(files=files)]))
+    (entry,) = status["files"]
+    assert status["fileCount"] == 1000
+    assert 100 < len(entry["fileNames"]) < 200
+    assert entry["fileNames"] == sorted(files[-len(entry["fileNames"]) :])
+
+
+def test_names_that_files_have_in_a_later_release_are_named_last():
+    files = ("strange", "web-1_eth0-1.pcap")
+    status = status_of(a_view([a_capture()], [], [a_report(files=files)]))
+    assert status["files"][0]["fileNames"] == ["strange", "web-1_eth0-1.pcap"]
+
+
 def test_files_of_an_ended_capture_are_finished_whatever_a_killed_pod_said_last():
     status = status_of(a_view([a_capture(suspend=True)], [], [CAPTURING]))
     assert [entry["state"] for entry in status["files"]] == ["Finished"]
@@ -384,6 +426,7 @@ def test_the_status_of_ten_thousand_pods_stays_under_50_kilobytes():
             message=f"interface {number}: " + "z" * 1500,
             sent=NOW + 100,
             received=NOW,
+            files=tuple(f"{pod.metadata.name}_eth0-{17 * 10**14 + n}.pcap" for n in range(10)),
         )
         for number, pod in enumerate(pods)
     ]
@@ -407,3 +450,22 @@ def test_an_annotation_captures_bad_annotation_is_a_condition_of_its_own():
 def test_a_persons_capture_has_no_condition_of_annotations():
     status = status_of(a_view([a_capture()]))
     assert "AnnotationsValid" not in {item["type"] for item in status["conditions"]}
+
+
+def test_a_capture_of_calicos_group_has_the_same_status_without_an_end():
+    capture = a_capture(group=keys.CALICO_GROUP, selector='app == "web"')
+    pods = [a_pod(labels={"app": "web"}), a_pod("other")]
+    view = a_view([capture], pods, [CAPTURING])
+    (update,) = writes(view, NOW)
+    assert update.capture.api_version == "projectcalico.org/v3"
+    status = status_of(view)
+    assert status["phase"] == "Capturing"
+    assert status["pods"]["matching"] == 1
+    assert "endTime" not in status
+
+
+def test_an_annotations_fault_is_not_told_of_calicos_capture_of_that_name():
+    namespace = a_namespace(annotations={keys.CAPTURE: "on", keys.DURATION: "x"})
+    view = a_view([a_capture("namespace", group=keys.CALICO_GROUP)], [], namespace=namespace)
+    (update,) = writes(view, NOW)
+    assert all(item["type"] != "AnnotationsValid" for item in update.status["conditions"])

@@ -43,3 +43,14 @@ def test_what_is_no_object_of_the_api_at_all_is_left_to_the_watch():
 
 def test_a_capture_held_by_a_finalizer_does_not_run():
     assert not judge(a_capture(deleted=NOW)).is_running(NOW)
+
+
+def test_a_capture_of_calicos_group_that_cannot_be_read_is_of_that_group_still():
+    bad = {
+        "apiVersion": "projectcalico.org/v3",
+        "metadata": {"name": "dns"},
+        "spec": {"selector": 5},
+    }
+    capture = decode_capture(msgspec.Raw(msgspec.json.encode(bad)))
+    assert isinstance(capture, UnreadableCapture)
+    assert capture.group == "projectcalico.org"

@@ -16,6 +16,15 @@ from nightcap.kube import paths
         ),
         (paths.packetcaptures(), "/apis/nightcap.dev/v1alpha1/packetcaptures"),
         (
+            paths.packetcapture_status("shop", "dns", "projectcalico.org"),
+            "/apis/projectcalico.org/v3/namespaces/shop/packetcaptures/dns/status",
+        ),
+        (paths.group_version("projectcalico.org"), "/apis/projectcalico.org/v3"),
+        (
+            paths.api_service("projectcalico.org"),
+            "/apis/apiregistration.k8s.io/v1/apiservices/v3.projectcalico.org",
+        ),
+        (
             paths.mutating_webhook("nightcap"),
             "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/nightcap",
         ),

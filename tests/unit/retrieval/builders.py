@@ -8,6 +8,7 @@ from typing import Any
 from nightcap.contract.segments import SegmentKey, StreamKey
 
 CAPTURE = "ca9a0000-0000-4000-8000-000000000001"
+CALICO = "ca11c000-0000-4000-8000-000000000001"
 POD = "90d00000-0000-4000-8000-000000000001"
 STREAM = StreamKey("storefront", CAPTURE, POD)
 HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)
@@ -33,7 +34,7 @@ def a_pcap(packets: int = 3, *, first_us: int = 1_700_000_000_000_000, seed: int
 def a_capture(name: str = "dns", uid: str = CAPTURE, **spec: Any) -> dict[str, Any]:
     phase = spec.pop("phase", "Capturing")
     return {
-        "apiVersion": "nightcap.dev/v1alpha1",
+        "apiVersion": spec.pop("api_version", "nightcap.dev/v1alpha1"),
         "metadata": {
             "name": name,
             "namespace": spec.pop("namespace", "storefront"),
@@ -44,6 +45,11 @@ def a_capture(name: str = "dns", uid: str = CAPTURE, **spec: Any) -> dict[str, A
         "spec": {"selector": {"matchLabels": {"app": "web"}}, **spec},
         "status": {"phase": phase},
     }
+
+
+def a_calico_capture(name: str = "dns", uid: str = CALICO, **spec: Any) -> dict[str, Any]:
+    given = {"selector": 'app == "web"', **spec}
+    return a_capture(name, uid, api_version="projectcalico.org/v3", **given)
 
 
 def a_pod(name: str = "web-0", uid: str = POD, app: str = "web") -> dict[str, Any]:

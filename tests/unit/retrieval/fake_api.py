@@ -86,6 +86,8 @@ class FakeApi:
         by_kind = {"secrets": self.secrets, "services": self.services}
         stored = by_kind.get(kind, self.captures)
         found = [o for o in stored if namespace in (o["metadata"]["namespace"], "v1alpha1")]
+        if kind == "packetcaptures":
+            found = [o for o in found if path.startswith(f"/apis/{o['apiVersion']}/")]
         if not name:
             return 200, {"metadata": {"resourceVersion": "1"}, "items": found}
         for item in found:

@@ -7,8 +7,10 @@ import pytest
 
 from nightcap.contract.captures import BadCapture, PacketCapture, parse_capture
 from nightcap.kube.errors import ClusterUnavailable
-from retrieval.collector.captures import Captures
-from tests.unit.retrieval.builders import CAPTURE, a_capture
+from nightcap.kube.groups import Standing
+from retrieval.collector.captures import BothWatches, Captures, live_list
+from tests.unit.retrieval.builders import CALICO, CAPTURE, a_calico_capture, a_capture
+from tests.unit.retrieval.fake_api import FakeApi
 
 
 class NoWatch:
@@ -68,6 +70,46 @@ def test_a_capture_that_cannot_be_read_is_not_called_gone() -> None:
     captures = Captures(NoWatch(), lambda _: a_list(a_capture(snapLength="all of it")))
     with pytest.raises(BadCapture):
         captures.find("storefront", CAPTURE)
+
+
+def test_both_groups_are_listed_when_the_optional_one_is_ours(api: FakeApi) -> None:
+    api.captures = [a_capture(), a_calico_capture(), a_capture("x", "ab", namespace="mail")]
+    assert set(live_list(api.client)("storefront")) == {CAPTURE}
+    ours = live_list(api.client, lambda: Standing.OURS)
+    assert set(ours("storefront")) == {CAPTURE, CALICO}
+    capture = Captures(NoWatch(), ours).find("storefront", CALICO)
+    assert capture is not None
+    assert capture.spec.selector == 'app == "web"'
+    for standing in (Standing.ABSENT, Standing.AGGREGATED, Standing.NOT_GRANTED):
+        assert set(live_list(api.client, lambda s=standing: s)("storefront")) == {CAPTURE}
+
+
+def test_while_a_group_is_uncertain_nothing_is_called_deleted(api: FakeApi) -> None:
+    api.captures = [a_capture()]
+
+    def certain() -> Standing:
+        raise ClusterUnavailable(0, "GroupUncertain", "it has just come")
+
+    with pytest.raises(ClusterUnavailable):
+        Captures(NoWatch(), live_list(api.client, certain)).find("storefront", CALICO)
+
+
+def test_two_watches_are_one() -> None:
+    class Holds(NoWatch):
+        def __init__(self, raw: dict[str, object]) -> None:
+            self.capture = parse_capture(json.dumps(raw).encode())
+
+        def by_uid(self, uid: str) -> PacketCapture | None:
+            return self.capture if uid == self.capture.metadata.uid else None
+
+        def items(self) -> tuple[PacketCapture, ...]:
+            return (self.capture,)
+
+    both = BothWatches(Holds(a_capture()), Holds(a_calico_capture()))
+    assert [c.metadata.uid for c in both.items()] == [CAPTURE, CALICO]
+    assert both.by_uid(CAPTURE)
+    assert both.by_uid(CALICO)
+    assert both.by_uid("x") is None
 
 
 def test_settings_follow_the_objects_version() -> None:

@@ -373,7 +373,7 @@ def test_a_heartbeat_stores_its_report_and_makes_no_file(collector: Collector) -
     assert entry["namespace"] == "storefront"
     assert entry["pod"] == {"name": "web-0", "uid": POD, "node": "node-a"}
     assert entry["report"]["state"] == "waiting"
-    assert entry["files"] == {"count": 0, "bytes": 0}
+    assert entry["files"] == {"count": 0, "bytes": 0, "names": []}
     assert abs(entry["received_at"] - time.time()) < 60
 
 
@@ -390,7 +390,8 @@ def test_a_cursor_gives_only_what_changed_since(collector: Collector) -> None:
     assert reports(collector, cursor)["reports"] == []
     collector.patch(b"more", len(a_pcap()))
     (entry,) = reports(collector, cursor)["reports"]
-    assert entry["files"] == {"count": 1, "bytes": len(a_pcap()) + 4}
+    names = ["web-0_eth0-1700000000000000.pcap"]
+    assert entry["files"] == {"count": 1, "bytes": len(a_pcap()) + 4, "names": names}
     for unknown in ("", "elsewhere.7", "boot.", "boot.x", cursor + "x"):
         assert len(reports(collector, unknown)["reports"]) == 1
 

@@ -13,10 +13,12 @@ from retrieval.files.people import People
 from retrieval.store.base import StreamMeta
 from retrieval.store.writing import DirectoryStore
 from tests.unit.retrieval.builders import (
+    CALICO,
     CAPTURE,
     HEADER,
     POD,
     STREAM,
+    a_calico_capture,
     a_capture,
     a_key,
     a_pcap,
@@ -33,6 +35,7 @@ DOWNLOADS = (
     "/packet-capture/download/storefront/dns/files.zip",
     f"{BASE}/files.zip",
 )
+OURS = (f"{BASE}/files", f"{BASE}/files/{NAME}", f"{BASE}/files.zip")
 DELETIONS = (
     "/files/storefront/dns",
     "/packet-capture/files/storefront/dns",
@@ -48,7 +51,9 @@ class Files:
         self.store, self.api = store, api
         self.audit: list[dict[str, Any]] = []
         auditor = Auditor(lambda line: self.audit.append(json.loads(line)))
-        self.client = Client(create_app(store, People(api.client), auditor, lambda: True))
+        self.has_calico = True
+        people = People(api.client, has_calico=lambda: self.has_calico)
+        self.client = Client(create_app(store, people, auditor, lambda: True))
 
     def ask(
         self, path: str, *, who: str = "reader", method: str = "GET", **headers: str
@@ -59,8 +64,14 @@ class Files:
         return self.client.open(path, method=method, headers=sent)
 
 
-def allow(api: FakeApi, user: str, verb: str, namespace: str = "storefront") -> None:
-    api.allowed.add((user, verb, "nightcap.dev", "packetcaptures", "files", namespace, "dns"))
+def allow(
+    api: FakeApi,
+    user: str,
+    verb: str,
+    namespace: str = "storefront",
+    group: str = "nightcap.dev",
+) -> None:
+    api.allowed.add((user, verb, group, "packetcaptures", "files", namespace, "dns"))
 
 
 @pytest.fixture
@@ -115,8 +126,9 @@ def test_without_a_right_nobody_learns_whether_a_capture_exists(
         answer = files.ask(path, method=method, who=token)
         verb = method.lower()
         assert answer.status_code == 403
+        group = "nightcap.dev" if path in OURS else "projectcalico.org or nightcap.dev"
         assert answer.text == (
-            f"{token} is not authorized to {verb} packetcaptures/files of nightcap.dev "
+            f"{token} is not authorized to {verb} packetcaptures/files of {group} "
             "named dns in namespace storefront\n"
         )
     assert not any("packetcaptures/dns" in path for path in files.api.asked)
@@ -465,4 +477,117 @@ def test_every_answer_with_data_leaves_a_record(files: Files) -> None:
 
 def test_health_needs_no_token(files: Files) -> None:
     assert files.ask("/healthz", who="").status_code == 200
+    assert files.ask("/health", who="").status_code == 200  # Calico's
     assert files.ask("/readyz", who="").status_code == 200
+
+
+# Calico's two paths.
+
+THEIRS = StreamKey("storefront", CALICO, POD)
+
+
+@pytest.fixture
+def twins(files: Files) -> Files:
+    """A capture `dns` in each group, with one file each; ours has two packets, theirs three."""
+    put(files, a_pcap(2))
+    files.store.create_stream(THEIRS, StreamMeta(pod="web-0", node="node-a", capture="dns"))
+    put(files, a_pcap(3), stream=THEIRS)
+    files.api.captures = [
+        a_capture(phase="Finished"),
+        a_calico_capture(phase="Finished"),
+    ]
+    for name, groups in RIGHTS.items():
+        files.api.users[name, "api"] = {"username": name}
+        for group in groups:
+            for verb in ("get", "delete"):
+                allow(files.api, name, verb, group=group)
+    return files
+
+
+RIGHTS = {
+    "nobody": (),
+    "theirs": ("projectcalico.org",),
+    "ours": ("nightcap.dev",),
+    "both": ("projectcalico.org", "nightcap.dev"),
+}
+
+
+def counted(answer: TestResponse) -> int:
+    """Packets in the one file of a zip, each at least 17 bytes."""
+    with zipfile.ZipFile(io.BytesIO(answer.data)) as archive:
+        (name,) = archive.namelist()
+        data = archive.read(name)
+    return {len(a_pcap(2)): 2, len(a_pcap(3)): 3}[len(data)]
+
+
+@pytest.mark.parametrize("path", [path for path in DOWNLOADS if path not in OURS])
+@pytest.mark.parametrize(
+    ("who", "exists", "answered"),
+    [
+        ("nobody", "both", 403),
+        ("nobody", "neither", 403),
+        ("theirs", "both", 3),
+        ("theirs", "theirs", 3),
+        ("theirs", "ours", 404),
+        ("theirs", "neither", 404),
+        ("ours", "both", 2),
+        ("ours", "ours", 2),
+        ("ours", "theirs", 404),
+        ("ours", "neither", 404),
+        ("both", "both", 3),
+        ("both", "theirs", 3),
+        ("both", "ours", 2),
+        ("both", "neither", 404),
+    ],
+)
+def test_a_path_without_group_means_what_its_asker_may_know_of(
+    twins: Files, path: str, who: str, exists: str, answered: int
+) -> None:
+    kept = {"both": [0, 1], "ours": [0], "theirs": [1], "neither": []}[exists]
+    twins.api.captures = [twins.api.captures[number] for number in kept]
+    answer = twins.ask(path, who=who)
+    if answered in (2, 3):
+        assert answer.status_code == 200
+        assert counted(answer) == answered
+        assert twins.audit[-1]["capture_uid"] == (CALICO if answered == 3 else CAPTURE)
+    else:
+        assert answer.status_code == answered
+    if who == "ours":
+        assert not any("projectcalico.org" in p for p in twins.api.asked if "/namespaces/" in p)
+
+
+def test_paths_with_a_group_mean_that_group_alone(twins: Files) -> None:
+    assert twins.ask(f"{BASE}/files.zip", who="theirs").status_code == 403
+    assert counted(twins.ask(f"{BASE}/files.zip", who="both")) == 2
+    twins.api.captures = twins.api.captures[1:]
+    assert twins.ask(f"{BASE}/files.zip", who="both").status_code == 404
+
+
+def test_a_group_that_is_somebody_elses_is_not_looked_at(twins: Files) -> None:
+    twins.has_calico = False
+    assert counted(twins.ask(DOWNLOADS[0], who="both")) == 2
+    assert twins.ask(DOWNLOADS[0], who="theirs").status_code == 404
+    assert not any(p.startswith("/apis/projectcalico.org") for p in twins.api.asked)
+
+
+@pytest.mark.parametrize("path", DELETIONS)
+def test_deletion_takes_the_files_of_the_group_that_the_path_means(twins: Files, path: str) -> None:
+    assert twins.ask(path, who="theirs", method="DELETE").status_code == 200
+    assert twins.store.segments(THEIRS) == ()
+    assert len(twins.store.segments(STREAM)) == 1
+    assert twins.ask(DOWNLOADS[0], who="theirs").status_code == 204
+    assert twins.ask(path, who="ours", method="DELETE").status_code == 200
+    assert twins.store.segments(STREAM) == ()
+
+
+@pytest.mark.parametrize(
+    ("phase", "sentence"),
+    [("Capturing", "capture state is not Finished"), (None, "capture state cannot be determined")],
+)
+def test_files_of_a_calico_capture_that_runs_stay(
+    twins: Files, phase: str | None, sentence: str
+) -> None:
+    twins.api.captures = [a_calico_capture(phase=phase)]
+    answer = twins.ask(DELETIONS[0], who="theirs", method="DELETE")
+    assert (answer.status_code, answer.text) == (403, f"{sentence}\n")
+    assert len(twins.store.segments(THEIRS)) == 1

@@ -74,6 +74,34 @@ def test_what_decisions_need_is_watched(api, cache):
     assert set(selectors) == {"metadata.name=nightcap-collector"}
 
 
+def test_captures_of_calicos_group_are_known_when_it_is_ours(api, cache):
+    api.answers["GET", paths.group_version(keys.CALICO_GROUP)] = [
+        (200, {"resources": [{"name": "packetcaptures"}]})
+    ]
+    api.answers["GET", paths.api_service(keys.CALICO_GROUP)] = [(200, {"spec": {}})]
+    api.put(
+        f"{paths.packetcaptures(group=keys.CALICO_GROUP)}/dns",
+        apiVersion="projectcalico.org/v3",
+        metadata={"namespace": NAMESPACE, "creationTimestamp": "2026-11-22T02:00:00Z"},
+        spec={"selector": "app == 'web'"},
+    )
+    begin(cache)
+    deadline = time.monotonic() + 10
+    while not cache.captures(NAMESPACE):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (resolved,) = cache.captures(NAMESPACE)
+    assert resolved.capture.group == keys.CALICO_GROUP
+    assert not resolved.settings.has_end
+
+
+def test_readiness_does_not_wait_for_calicos_group(api, cache):
+    """An API server that does not answer for it must not keep pods without their sidecar."""
+    api.answers["GET", paths.group_version(keys.CALICO_GROUP)] = [(500, {"code": 500})]
+    begin(cache)
+    assert cache.missing == ()
+
+
 def test_a_label_that_the_watch_learns_of_a_moment_late_counts(api):
     """`kubectl label` and the pod's creation may be closer than our watch."""
     put_namespace(api, NAMESPACE)

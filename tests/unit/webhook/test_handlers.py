@@ -152,6 +152,29 @@ def capture_review(spec, operation="CREATE"):
     )
 
 
+def test_a_capture_of_calicos_group_is_refused_in_the_same_way():
+    def review(spec):
+        return a_review(
+            "packetcaptures",
+            group=keys.CALICO_GROUP,
+            name="dns",
+            object={
+                "apiVersion": "projectcalico.org/v3",
+                "metadata": {"name": "dns", "namespace": "storefront"},
+                "spec": spec,
+            },
+        )
+
+    handler = CaptureHandler(FilterCheck(check_filter))
+    rules = [{"protocol": "UDP", "ports": [53]}]
+    good = review({"selector": 'app  ==  "logging"', "filters": rules})
+    assert ask(handler, good).answer.refusal == ""
+    refusal = ask(handler, review({"selector": 'app = "logging"'})).answer.refusal
+    assert 'expected "=="' in refusal
+    assert "\n      ^" in refusal
+    assert "'dns'" in ask(handler, review({"filters": [{"ports": ["dns"]}]})).answer.refusal
+
+
 def test_a_capture_is_refused_with_all_that_is_wrong_with_it():
     handler = CaptureHandler(FilterCheck(check_filter))
     outcome = ask(handler, capture_review({"duration": "-1s", "snapLength": 0}))
