@@ -12,9 +12,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 from controller.actions import UpdateStatus, capture_ref
-from controller.coverage import has_sidecar, why_without_sidecar
 from controller.view import NEVER, Judged, NamespaceView, PodReport
 from nightcap.contract import keys
+from nightcap.contract.coverage import has_sidecar, why_without_sidecar
 from nightcap.contract.objects import Pod
 from nightcap.contract.reports import Reason, State
 
