@@ -10,12 +10,12 @@ from typing import Final
 
 from controller.actions import Action, DeleteCapture, PatchOrders, RecordEvent, capture_ref, pod_ref
 from controller.annotations import plan_annotations
-from controller.coverage import takes_orders
 from controller.status import PodFacts, plan_status
 from controller.view import NEVER, Judged, NamespaceView, PodReport
 from nightcap.contract import keys
 from nightcap.contract.assignment import fitting_orders, selects
 from nightcap.contract.captures import order_of
+from nightcap.contract.coverage import takes_orders
 from nightcap.contract.objects import Pod
 from nightcap.contract.orders import BadOrders, CaptureOrder, Orders, dump_orders, parse_orders
 from nightcap.contract.reports import Reason, State

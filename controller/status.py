@@ -12,10 +12,10 @@ from enum import StrEnum
 from typing import Any, Final
 
 from controller.actions import UpdateStatus, capture_ref
-from controller.coverage import has_sidecar, why_without_sidecar
 from controller.view import NEVER, Judged, NamespaceView, PodReport
 from nightcap.contract import keys
 from nightcap.contract.captures import PacketCapture
+from nightcap.contract.coverage import has_sidecar, why_without_sidecar
 from nightcap.contract.objects import Pod
 from nightcap.contract.reports import Reason, State
 from nightcap.contract.segments import BadName, parse_file_name

@@ -138,13 +138,44 @@ class KubeClient:
             ApiError: If the server refuses; while iterating, ClusterUnavailable when the
                 connection breaks or is silent for `read_timeout` seconds.
         """
+        response = self._open(path, query, None, read_timeout)
+        return LineStream(response)
+
+    def download(
+        self, path: str, headers: Mapping[str, str] | None = None, read_timeout: float = 60
+    ) -> "Download":
+        """Open an answer of any size; a context manager that iterates over pieces of bytes.
+
+        Raises:
+            ApiError: If the server refuses; while iterating, ClusterUnavailable when the
+                connection breaks or is silent for `read_timeout` seconds.
+        """
+        return Download(self._open(path, None, headers, read_timeout))
+
+    def bearer_token(self) -> str | None:
+        """The token that requests carry; None where a client certificate says who we are."""
+        kind, _, token = self._login().get("Authorization", "").partition(" ")
+        return token.strip() if kind.lower() == "bearer" and token.strip() else None
+
+    def close(self) -> None:
+        """Close the idle connections; the next request opens new ones."""
+        self._api.rest_client.pool_manager.clear()
+
+    def _open(
+        self,
+        path: str,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        read_timeout: float,
+    ) -> urllib3.BaseHTTPResponse:
+        """A GET whose answer is not read yet."""
         response = self._send(
             "GET",
             path,
             query=query,
             body=None,
             content_type="",
-            headers=None,
+            headers=headers,
             timeout=(5, read_timeout),
             preload=False,
         )
@@ -156,11 +187,7 @@ class KubeClient:
             finally:
                 response.close()
             raise error_of(response.status, data)
-        return LineStream(response)
-
-    def close(self) -> None:
-        """Close the idle connections; the next request opens new ones."""
-        self._api.rest_client.pool_manager.clear()
+        return response
 
     def _send(
         self,
@@ -259,6 +286,39 @@ class LineStream:
             yield rest
 
 
+class Download:
+    """An answer's body, piece by piece.
+
+    Attributes:
+        status: HTTP status; 204 when there is nothing.
+        length: Bytes that the server announced; None if it did not.
+    """
+
+    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
+        self._response = response
+        self.status = response.status
+        said = response.headers.get("Content-Length", "")
+        self.length = int(said) if said.isdecimal() else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Not given back to the pool: who leaves early leaves bytes behind in it.
+        self._response.close()
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._response.stream(_CHUNK_BYTES, decode_content=False)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise unavailable(error) from error
+
+
 def _is_in_cluster() -> bool:
     return (
         "KUBECONFIG" not in os.environ
@@ -277,6 +337,7 @@ __all__ = [
     "MERGE_PATCH",
     "STRATEGIC_PATCH",
     "ApiError",
+    "Download",
     "KubeClient",
     "LineStream",
 ]

@@ -7,6 +7,8 @@ from nightcap.contract import keys
 
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+SELF_ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+VERSION = "/version"
 NAMESPACES = "/api/v1/namespaces"
 
 
@@ -131,3 +133,49 @@ def validating_webhooks() -> str:
 
 def validating_webhook(name: str) -> str:
     return f"{validating_webhooks()}/{quote(name, safe='')}"
+
+
+def service_account_token(namespace: str, name: str) -> str:
+    """Where a TokenRequest is sent to."""
+    return _core(namespace, "serviceaccounts", name, "token")
+
+
+def service_proxy(namespace: str, service: str, path: str) -> str:
+    """A request that the API server passes on.
+
+    Args:
+        namespace: Of the Service.
+        service: As the proxy names it, such as `https:NAME:PORT`; it is also the name
+            that RBAC's `resourceNames` means.
+        path: At the service, quoted, from its first slash.
+    """
+    # The colons stay: the name in the path is compared as it stands.
+    return f"{_core(namespace, 'services')}/{quote(service, safe=':')}/proxy{path}"
+
+
+def workload(group: str, namespace: str, resource: str, name: str) -> str:
+    """An object that makes pods, such as a Deployment of the group `apps`."""
+    return _join(f"/apis/{group}/v1", namespace, resource, name)
+
+
+def workload_list(group: str, namespace: str, resource: str) -> str:
+    return _join(f"/apis/{group}/v1", namespace, resource)
+
+
+def deployment(namespace: str, name: str) -> str:
+    return workload("apps", namespace, "deployments", name)
+
+
+def group_version(group: str, version: str) -> str:
+    """Discovery: what a group serves."""
+    return f"/apis/{quote(group, safe='')}/{quote(version, safe='')}"
+
+
+def validating_policy(name: str) -> str:
+    prefix = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+    return f"{prefix}/{quote(name, safe='')}"
+
+
+def validating_policy_binding(name: str) -> str:
+    prefix = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+    return f"{prefix}/{quote(name, safe='')}"

@@ -46,7 +46,7 @@ def test_every_decision_module_has_a_test_of_its_own() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
     decisions = next(c for c in contracts["contracts"] if c["name"].startswith("Decision"))
     for module in set(decisions["source_modules"]) - _WITHOUT_OWN_TEST:
-        package, *_, name = module.split(".")
+        package, *_, name = module.removeprefix("nightcap.").split(".")
         assert (ROOT / module.replace(".", "/")).with_suffix(".py").exists(), module
         tests = ROOT / "tests" / "unit" / package
         assert (tests / f"test_{name}.py").exists(), module

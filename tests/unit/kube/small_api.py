@@ -133,3 +133,23 @@ class SmallApi:
                 pass
 
         return Handler
+
+
+def a_kubeconfig(url: str, *, with_token: bool = True) -> str:
+    """Contexts `shop` (the current one) and `bare`; JSON is YAML."""
+    return json.dumps(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "small", "cluster": {"server": url}}],
+            "users": [{"name": "me", "user": {"token": "the-token"} if with_token else {}}],
+            "contexts": [
+                {
+                    "name": "shop",
+                    "context": {"cluster": "small", "user": "me", "namespace": "shop"},
+                },
+                {"name": "bare", "context": {"cluster": "small", "user": "me"}},
+            ],
+            "current-context": "shop",
+        }
+    )

@@ -1,13 +1,16 @@
 """The client against a small real HTTP server, and its configuration from real files."""
 
 import os
+import socket
 import stat
+import threading
 import warnings
 from pathlib import Path
 
 import msgspec
 import pytest
 import yaml
+from kubernetes.client import Configuration
 
 from nightcap.kube.client import MERGE_PATCH, KubeClient
 from nightcap.kube.errors import (
@@ -23,7 +26,7 @@ from nightcap.kube.errors import (
     TooManyRequests,
     Unauthorized,
 )
-from tests.unit.kube.small_api import SmallApi
+from tests.unit.kube.small_api import SmallApi, a_kubeconfig
 
 OTHER_UID = {"causes": [{"field": "metadata.uid", "message": "field is immutable"}]}
 
@@ -189,3 +192,44 @@ def test_kubeconfig_with_a_login_program_works(api: SmallApi, tmp_path: Path) ->
 def test_missing_kubeconfig_is_named(tmp_path: Path) -> None:
     with pytest.raises(ClusterUnavailable, match="nowhere"):
         KubeClient.from_environment(kubeconfig=str(tmp_path / "nowhere"))
+
+
+def test_large_answer_comes_in_pieces_with_its_length(api: SmallApi) -> None:
+    data = bytes(range(256)) * 1000
+    api.answers["GET", "/big"] = [(200, data)]
+    with api.client().download("/big", {"X-Asked": "yes"}) as download:
+        pieces = list(download)
+    assert (download.status, download.length) == (200, len(data))
+    assert b"".join(pieces) == data
+    assert len(pieces) > 1
+    assert api.headers[-1]["X-Asked"] == "yes"
+
+
+def test_refused_download_is_the_servers_error(api: SmallApi) -> None:
+    api.answers["GET", "/big"] = [(403, b"plain words")]
+    with pytest.raises(Forbidden, match="plain words"):
+        api.client().download("/big")
+
+
+def test_download_that_breaks_off_is_never_taken_for_whole() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        client = KubeClient(Configuration(host=f"http://127.0.0.1:{server.getsockname()[1]}"))
+        with client.download("/big") as download, pytest.raises(ClusterUnavailable):
+            list(download)
+        thread.join()
+
+
+def test_bearer_token_is_the_kubeconfigs(tmp_path: Path) -> None:
+    for with_token, token in ((True, "the-token"), (False, None)):
+        file = tmp_path / "kubeconfig"
+        file.write_text(a_kubeconfig("http://127.0.0.1:1", with_token=with_token))
+        assert KubeClient.from_environment(str(file)).bearer_token() == token

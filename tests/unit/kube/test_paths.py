@@ -28,6 +28,11 @@ from nightcap.kube import paths
             paths.mutating_webhook("nightcap"),
             "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/nightcap",
         ),
+        (
+            paths.service_proxy("nightcap-system", "https:nightcap-retrieval:443", "/readyz"),
+            "/api/v1/namespaces/nightcap-system/services/https:nightcap-retrieval:443/proxy/readyz",
+        ),
+        (paths.deployment("shop", "web"), "/apis/apps/v1/namespaces/shop/deployments/web"),
     ],
 )
 def test_paths_are_those_of_the_api(path: str, expected: str) -> None:

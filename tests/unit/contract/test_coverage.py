@@ -3,8 +3,8 @@ import json
 import pytest
 from msgspec import structs
 
-from controller.coverage import has_sidecar, orders_version, takes_orders
 from nightcap.contract import keys
+from nightcap.contract.coverage import has_sidecar, orders_version, takes_orders
 from nightcap.contract.objects import Container
 from tests.unit.controller.builders import NOW, a_pod
 

@@ -1,0 +1,328 @@
+"""`doctor`: looks at an installation with the caller's rights, and says what to do."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+import click
+
+from nightcap.cli import checks
+from nightcap.cli import output as _out
+from nightcap.cli.options import cluster_options, output_option, session_of
+from nightcap.cli.session import SYSTEM, Session
+from nightcap.cli.words import Line, Mark
+
+_DEPLOYMENTS: Final = ("nightcap-controller", "nightcap-webhook", "nightcap-retrieval")
+_SERVICES: Final = ("nightcap-webhook", "nightcap-collector", "nightcap-retrieval")
+_MOST_NAMESPACES: Final = 50
+_BAD_FILTER: Final = "this is ( no filter"
+_ENFORCE: Final = "pod-security.kubernetes.io/enforce"
+
+# (what for, role, verb, group, resource, subresource)
+_RIGHTS: Final = (
+    ("start and stop captures", "nightcap-capture", "create", "nightcap.dev", "packetcaptures", ""),
+    ("fetch files", "nightcap-files", "get", "nightcap.dev", "packetcaptures", "files"),
+)
+
+
+@click.command(short_help="Check the installation, and your rights")
+@output_option("json", "yaml")
+@cluster_options
+@click.pass_context
+def doctor(context: click.Context, output: str | None) -> int:
+    r"""Check the installation and your own rights; each line says what to do.
+
+    Exit code 1 when there is a fault. Nothing is written: what has to be tried is tried
+    as a dry run.
+
+    \b
+    kubectl nightcap doctor
+    """
+    session = session_of(context)
+    said = []
+    for line in examine(session, time.time()):
+        said.append(line)
+        if output is None:
+            click.echo(_out.line(line))
+    if output is not None:
+        found = [{"mark": str(s.mark), "text": s.text, "advice": s.advice} for s in said]
+        click.echo(_out.dump(found, output))
+    return 1 if any(line.mark is Mark.FAULT for line in said) else 0
+
+
+class _Looker:
+    """Reads objects; what may not be read is told apart from what is not there."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.hidden = ""
+
+    def get(self, path: str) -> dict[str, Any] | None:
+        """The object, or None; `hidden` says when that is for want of a right."""
+        from nightcap.kube.errors import Forbidden, NotFound
+
+        self.hidden = ""
+        try:
+            return self.session.get(path)
+        except NotFound:
+            return None
+        except Forbidden as error:
+            self.hidden = error.message
+            return None
+
+    def unknown(self, what: str) -> Line:
+        return Line(Mark.NOTE, f"{what} is not known: {self.hidden}", "ask somebody who may look")
+
+
+def examine(session: Session, now: float) -> Iterator[Line]:
+    """Everything that can be said, as it is found out."""
+    from nightcap.contract import keys
+    from nightcap.kube import paths
+
+    look = _Looker(session)
+    yield checks.check_version(session.get(paths.VERSION))
+    crd = checks.check_crd(look.get(paths.group_version(keys.GROUP, keys.VERSION)))
+    yield crd
+    for name in _DEPLOYMENTS:
+        found = look.get(paths.deployment(SYSTEM, name))
+        hidden = look.hidden
+        what = f"deployment {name}"
+        yield look.unknown(what) if hidden else checks.check_deployment(name, found)
+    for name in _SERVICES:
+        yield _service(session, look, name)
+    yield from _certificates(look, now)
+    policy = look.get(paths.validating_policy("nightcap-orders"))
+    hidden = look.hidden
+    binding = look.get(paths.validating_policy_binding("nightcap-orders"))
+    hidden = hidden or look.hidden
+    yield look.unknown("the orders policy") if hidden else checks.check_policy(policy, binding)
+    if crd.mark is Mark.OK:
+        yield _refusal(session)
+    yield _retrieval(session)
+    yield from _namespaces(session)
+    yield from _rights(session)
+
+
+def _service(session: Session, look: _Looker, name: str) -> Line:
+    from nightcap.kube import paths
+    from nightcap.kube.errors import Forbidden
+
+    service = look.get(paths.service(SYSTEM, name))
+    if look.hidden:
+        return look.unknown(f"service {name}")
+    query = {"labelSelector": f"kubernetes.io/service-name={name}"}
+    try:
+        slices = list(session.items(paths.endpoint_slices(SYSTEM), query))
+    except Forbidden as error:
+        look.hidden = error.message
+        return look.unknown(f"endpoints of service {name}")
+    return checks.check_service(name, service, slices)
+
+
+def _certificates(look: _Looker, now: float) -> Iterator[Line]:
+    from nightcap.kube import paths
+
+    bundle = look.get(paths.config_map(SYSTEM, "nightcap-ca"))
+    trusted: str | None = None
+    if look.hidden:
+        yield look.unknown("the CA")
+    else:
+        trusted = ((bundle or {}).get("data") or {}).get("ca.crt")
+        yield checks.check_roots(roots_of(trusted or ""), now)
+    for kind, path in (
+        ("mutating", paths.mutating_webhook("nightcap")),
+        ("validating", paths.validating_webhook("nightcap")),
+    ):
+        found = look.get(path)
+        if look.hidden:
+            yield look.unknown(f"{kind} webhook configuration nightcap")
+        else:
+            yield checks.check_webhooks(kind, found, trusted)
+
+
+def roots_of(pem: str) -> list[checks.Root] | None:
+    """Lives of the roots in a bundle; None if it is no bundle."""
+    import ssl
+
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(cadata=pem)
+    except (ssl.SSLError, ValueError):
+        return None
+    return [
+        checks.Root(
+            ssl.cert_time_to_seconds(str(root["notBefore"])),
+            ssl.cert_time_to_seconds(str(root["notAfter"])),
+        )
+        for root in context.get_ca_certs()
+    ]
+
+
+def _refusal(session: Session) -> Line:
+    """Try a filter that only the webhook can refuse, as a dry run."""
+    from nightcap.contract import keys
+    from nightcap.kube import paths
+    from nightcap.kube.errors import ApiError
+
+    capture = {
+        "apiVersion": f"{keys.GROUP}/{keys.VERSION}",
+        "kind": keys.KIND,
+        "metadata": {"generateName": "nightcap-doctor-"},
+        "spec": {"filter": _BAD_FILTER},
+    }
+    try:
+        session.client.request(
+            "POST",
+            paths.packetcaptures(session.namespace),
+            query={"dryRun": "All"},
+            body=capture,
+        )
+    except ApiError as error:
+        return checks.check_refusal(False, error.message)
+    return checks.check_refusal(True, "")
+
+
+def _retrieval(session: Session) -> Line:
+    from nightcap.cli.reach import SERVICE, fault_of
+    from nightcap.kube import paths
+    from nightcap.kube.errors import ApiError, Forbidden
+
+    try:
+        session.client.request("GET", paths.service_proxy(SYSTEM, SERVICE, "/readyz"))
+    except Forbidden as error:
+        return Line(
+            Mark.NOTE,
+            f"files cannot be fetched by you: {error.message}",
+            f"ask for it: kubectl -n {SYSTEM} create rolebinding NAME --role=nightcap-reach "
+            "--user=YOU",
+        )
+    except ApiError as error:
+        said = fault_of(error, session.namespace).message
+        return Line(Mark.FAULT, f"retrieval is not reached through the API server: {said}")
+    return Line(Mark.OK, "retrieval is reached through the API server")
+
+
+def _namespaces(session: Session) -> Iterator[Line]:
+    from nightcap.contract import keys
+    from nightcap.kube import paths
+    from nightcap.kube.errors import Forbidden
+
+    query = {"labelSelector": f"{keys.INJECT}={keys.INJECT_ENABLED}"}
+    try:
+        enabled = list(session.items(paths.namespaces(), query))
+    except Forbidden as error:
+        yield Line(Mark.NOTE, f"which namespaces are enabled is not known: {error.message}")
+        return
+    enabled = [n for n in enabled if not n["metadata"].get("deletionTimestamp")]
+    if not enabled:
+        yield Line(Mark.NOTE, "no namespace is enabled", "kubectl nightcap enable NAMESPACE")
+    for namespace in enabled[:_MOST_NAMESPACES]:
+        yield from _namespace(session, namespace)
+    if len(enabled) > _MOST_NAMESPACES:
+        rest = len(enabled) - _MOST_NAMESPACES
+        yield Line(Mark.NOTE, f"{rest} more enabled namespaces were not looked at")
+
+
+def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
+    from nightcap.cli.namespaces import pods_without_sidecar
+    from nightcap.contract import keys
+    from nightcap.kube import paths
+    from nightcap.kube.errors import ApiError, NotFound
+
+    name = namespace["metadata"]["name"]
+    level = (namespace["metadata"].get("labels") or {}).get(_ENFORCE)
+    try:
+        answer = session.client.request(
+            "POST", paths.pods(name), query={"dryRun": "All"}, body=_canary()
+        )
+    except NotFound:
+        return  # it went meanwhile
+    except ApiError as error:
+        yield Line(Mark.NOTE, f"namespace {name}: a pod cannot be tried there: {error.message}")
+    else:
+        containers = json.loads(answer)["spec"].get("initContainers") or ()
+        injected = any(c["name"] == keys.SIDECAR_CONTAINER for c in containers)
+        yield checks.check_canary(name, level, injected)
+    if level == "restricted":
+        return
+    try:
+        bare = pods_without_sidecar(session, name, enabled=True)
+    except ApiError as error:
+        yield Line(Mark.NOTE, f"namespace {name}: pods cannot be listed: {error.message}")
+        return
+    counts = Counter({reason: len(pods) for reason, pods in bare.items()})
+    yield checks.check_bare_pods(name, counts)
+
+
+def _canary() -> dict[str, Any]:
+    """A pod that no Pod Security level minds; it is never made."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"generateName": "nightcap-doctor-"},
+        "spec": {
+            "automountServiceAccountToken": False,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [
+                {
+                    "name": "canary",
+                    "image": "nightcap.dev/never-pulled",
+                    "resources": {
+                        "requests": {"cpu": "1m", "memory": "1Mi"},
+                        "limits": {"cpu": "1m", "memory": "1Mi"},
+                    },
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                }
+            ],
+        },
+    }
+
+
+def _rights(session: Session) -> Iterator[Line]:
+    for purpose, role, verb, group, resource, subresource in _RIGHTS:
+        attributes = {
+            "namespace": session.namespace,
+            "verb": verb,
+            "group": group,
+            "resource": resource,
+            "subresource": subresource,
+        }
+        if may(session, attributes):
+            yield Line(Mark.OK, f"you may {purpose} in namespace {session.namespace}")
+        else:
+            yield Line(
+                Mark.NOTE,
+                f"you may not {purpose} in namespace {session.namespace}",
+                f"ask for it: kubectl -n {session.namespace} create rolebinding NAME "
+                f"--clusterrole={role} --user=YOU",
+            )
+    if session.client.bearer_token() is None:
+        yield Line(
+            Mark.NOTE,
+            "you log in with a client certificate, which retrieval cannot check",
+            "kubectl nightcap get --as-service-account NAME",
+        )
+
+
+def may(session: Session, attributes: dict[str, str]) -> bool:
+    """Whether the caller may do something, as the API server sees it."""
+    from nightcap.kube import paths
+
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    answer = json.loads(session.client.request("POST", paths.SELF_ACCESS_REVIEWS, body=review))
+    return bool(answer["status"].get("allowed"))

@@ -1,0 +1,133 @@
+"""The way to retrieval: through the API server, which passes a request on to one service.
+
+The API server takes `Authorization` for itself, so the caller's token travels a second
+time as `Nightcap-Authorization`; retrieval asks the API server whose it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from nightcap.cli.session import SYSTEM, Fault, Session
+
+if TYPE_CHECKING:
+    from nightcap.kube.client import Download
+    from nightcap.kube.errors import ApiError
+
+SERVICE: Final = "https:nightcap-retrieval:443"
+TOKEN_SECONDS: Final = 600
+"""The shortest life that the API server gives a token."""
+_FROM_RETRIEVAL: Final = "Unknown"
+"""Retrieval answers in plain text, which carries no reason of the API server's."""
+
+
+def capture_path(namespace: str, name: str, *more: str) -> str:
+    """Where retrieval has something of a capture."""
+    parts = ["v1", "namespaces", namespace, "packetcaptures", name, *more]
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+class Retrieval:
+    """Retrieval, as somebody."""
+
+    def __init__(self, session: Session, service_account: str | None = None) -> None:
+        """Find the token that says who asks.
+
+        Raises:
+            Fault: there is none, and how to come by one.
+        """
+        self._session = session
+        self._token = _token(session, service_account)
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[Download]:
+        """An answer of any size.
+
+        Raises:
+            Fault: it is refused, or cannot be had; says by whom, and what to do.
+        """
+        from nightcap.kube import paths
+        from nightcap.kube.errors import ApiError
+
+        try:
+            with self._session.client.download(
+                paths.service_proxy(SYSTEM, SERVICE, path),
+                {"Nightcap-Authorization": f"Bearer {self._token}", "Accept": "*/*"},
+            ) as download:
+                yield download
+        except ApiError as error:
+            raise fault_of(error, self._session.namespace) from error
+
+    def json(self, path: str) -> dict[str, Any]:
+        with self.open(path) as download:
+            found: dict[str, Any] = json.loads(b"".join(download))
+            return found
+
+
+def _token(session: Session, service_account: str | None) -> str:
+    if service_account is None:
+        token = session.client.bearer_token()
+        if token is None:
+            raise Fault(
+                "this kubeconfig logs in with a client certificate, which retrieval cannot check; "
+                "name a service account of this namespace that may get packetcaptures/files with "
+                "--as-service-account NAME (you need the right to create serviceaccounts/token "
+                "there), or use a kubeconfig with a token"
+            )
+        return token
+    from nightcap.kube import paths
+    from nightcap.kube.errors import Forbidden, NotFound
+
+    namespace = session.namespace
+    body = {
+        "apiVersion": "authentication.k8s.io/v1",
+        "kind": "TokenRequest",
+        "spec": {"expirationSeconds": TOKEN_SECONDS},
+    }
+    path = paths.service_account_token(namespace, service_account)
+    try:
+        made = json.loads(session.client.request("POST", path, body=body))
+    except NotFound as error:
+        raise Fault(
+            f"service account {service_account!r} does not exist in namespace {namespace}; "
+            f"kubectl -n {namespace} get serviceaccounts shows what does"
+        ) from error
+    except Forbidden as error:
+        raise Fault(
+            f"{error.message}; ask for the right to create serviceaccounts/token of "
+            f"{service_account} in namespace {namespace}"
+        ) from error
+    return str(made["status"]["token"])
+
+
+def fault_of(error: ApiError, namespace: str) -> Fault:
+    """Why there is no answer: the API server on the way, or retrieval itself."""
+    from nightcap.kube import errors
+
+    said = error.message.strip()
+    if error.status in (0, 500, 502, 503, 504):
+        return Fault(f"retrieval does not answer: {said}; try again, then: kubectl nightcap doctor")
+    if error.reason == _FROM_RETRIEVAL:
+        match error:
+            case errors.Forbidden():
+                return Fault(
+                    f"{said}; ask for the cluster role nightcap-files in namespace {namespace}"
+                )
+            case errors.Unauthorized():
+                return Fault(f"retrieval: {said}; log in again, or use --as-service-account NAME")
+            case errors.NotFound():
+                return Fault(f"{said}; kubectl nightcap list -n {namespace} shows what there is")
+            case _:
+                return Fault(f"retrieval: {said}")
+    if isinstance(error, errors.Forbidden):
+        return Fault(
+            f"{said}; ask for the role nightcap-reach in {SYSTEM}: kubectl -n {SYSTEM} create "
+            "rolebinding NAME --role=nightcap-reach --user=YOU"
+        )
+    if isinstance(error, errors.NotFound):
+        return Fault(f"{said}: Nightcap is not installed on this cluster; kubectl nightcap doctor")
+    return Fault(said)
