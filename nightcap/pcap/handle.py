@@ -188,6 +188,7 @@ class DumpFile:
             os.close(fd)
             raise PcapError("no memory for a file")
         self._file: int = file
+        libpcap.never_lock(file)
         libpcap.fully_buffer(file, self._buffer)  # before the first write, or it has no effect
         self.dumper: int = self._pcap.pcap_dump_fopen(capture._handle, file)
 

@@ -21,6 +21,7 @@ ERROR_NOT_UP: Final = -9
 
 _NAMES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")
 _IOFBF = 0
+_FSETLOCKING_BYCALLER = 2
 
 
 class PcapError(Exception):
@@ -75,6 +76,7 @@ _STDIO_SIGNATURES: Final = (
     ("fdopen", c_void_p, (c_int, c_char_p)),
     ("setvbuf", c_int, (c_void_p, c_void_p, c_int, c_size_t)),
     ("ferror", c_int, (c_void_p,)),
+    ("__fsetlocking", c_int, (c_void_p, c_int)),
 )
 
 _libraries: tuple[ctypes.CDLL, ctypes.CDLL] | None = None
@@ -111,6 +113,14 @@ def _declare(
         function = getattr(library, name)
         function.restype = result
         function.argtypes = arguments
+
+
+def never_lock(file: int) -> None:
+    """Take the locks out of a FILE* that one thread alone uses.
+
+    In a process with threads each `fwrite` would take one, and libpcap makes three calls a packet.
+    """
+    load()[1].__fsetlocking(file, _FSETLOCKING_BYCALLER)
 
 
 def fully_buffer(file: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
