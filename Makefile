@@ -64,6 +64,10 @@ install: tools ## install into the current KUBECONFIG (CONTROL_IMAGE=, SIDECAR_I
 uninstall: tools ## remove it from the current KUBECONFIG
 	@$(PYTHON) -m demo.installation uninstall
 
+.PHONY: bench
+bench: tools ## benchmarks beside their peers (ONLY=NAME for one); results on stdout
+	@$(PYTHON) -m bench $(ONLY)
+
 .PHONY: lock
 lock: tools ## pin the newest versions that requirements/*.in allow
 	cd requirements && uv pip compile -q --upgrade --python-version 3.11 --no-header --no-emit-index-url control.in -o control.txt
