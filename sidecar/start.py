@@ -6,6 +6,7 @@ compiled at each start, so it holds little else.
 """
 
 import gc
+import os
 import sys
 from types import ModuleType
 
@@ -29,4 +30,6 @@ if __name__ == "__main__":
 
     from sidecar.worker import main
 
-    sys.exit(main())
+    # Without taking Python down: the shipping thread may be inside TLS at this moment, and what
+    # OpenSSL cleans up is then missing to it. Whatever must be on disk is there.
+    os._exit(main())

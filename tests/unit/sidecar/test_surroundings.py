@@ -98,3 +98,26 @@ print(*sys.modules)
         [sys.executable, "-I", "-S", "-E", "-c", code], check=True, capture_output=True, text=True
     )
     assert unwanted & set(done.stdout.split()) == set()
+
+
+def test_the_worker_ends_without_taking_python_down(tmp_path: Path) -> None:
+    """Its shipping thread may be loading certificates then: one end in thirty was a crash."""
+    swap(tmp_path / "orders", "")
+    (tmp_path / "spool").mkdir()
+    code = (
+        "import atexit, runpy, sys\n"
+        "atexit.register(print, 'taken down')\n"
+        "runpy.run_path(sys.argv[1], run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, ROOT / "sidecar" / "start.py"],
+        env={
+            "NIGHTCAP_ORDERS_DIR": str(tmp_path / "orders"),
+            "NIGHTCAP_SPOOL_DIR": str(tmp_path / "spool"),
+        },
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == ""
+    assert '"worker ends"' in done.stderr
