@@ -5,6 +5,7 @@
  * bursts of one UDP_SEGMENT send, at most about a millisecond's worth. Prints what it did. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/udp.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -60,8 +61,10 @@ int main(int argc, char **argv) {
         }
         if (rate > 0)
             wait_until(start + (double)sent / rate);
-        if (send(fd, buffer, batch * (uint64_t)size, 0) < 0)
-            return perror("send"), 1;
+        /* That nobody listened to an earlier packet is told once, and nothing is sent. */
+        while (send(fd, buffer, batch * (uint64_t)size, 0) < 0)
+            if (errno != ECONNREFUSED)
+                return perror("send"), 1;
         sent += batch, calls++;
     }
     printf("{\"sent\": %llu, \"seconds\": %.6f, \"bursts\": %llu}\n", (unsigned long long)sent,

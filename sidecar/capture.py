@@ -90,36 +90,42 @@ class Stream:
     def rotates_at(self) -> float:
         return self._opened_at + self.order.rotation.max_seconds if self.packets else NEVER
 
-    def pump(self, now: float, budget: Callable[[], tuple[int, int]]) -> None:
+    def pump(self, now: float, budget: Callable[[], tuple[int, int]]) -> bool:
         """Write what waits.
 
         Args:
             now: Monotonic clock.
             budget: Packets and bytes that the capture may still take.
 
+        Returns:
+            Whether the capture may take nothing more.
+
         Raises:
             PcapError: the interface is lost.
             SpoolFull: the packets have no place.
         """
+        # Once, not for each batch: this runs for each block that the kernel hands over.
+        full_at = self._limit_of_segment(self.order)
         for _ in range(_DISPATCHES):
             packets, bytes_ = budget()
             if packets <= 0 or bytes_ <= 0:
-                return
+                return True
             file = self._file or self._begin(now)
-            limit = min(self._limit_of_segment(self.order), self.position + bytes_)
+            limit = min(full_at, self.position + bytes_)
             wanted = min(batch(self.position, self.packets, limit), packets)
             count = self.live.dispatch(wanted, file)
             if count == 0:
-                return
+                return False
             self.packets += count
             self.position = file.position()
             self._dirty = True
             if self.position - (self._marks[-1] if self._marks else 0) >= MARK_BYTES:
                 self._marks.append(self.position)
-            if self._is_full(now):
+            if self._is_full(now, full_at):
                 self._complete()
             if count < wanted:
-                return
+                return False
+        return False
 
     def tick(self, now: float) -> None:
         """Do what time asks for: hand over what is buffered, begin a new segment.
@@ -127,15 +133,16 @@ class Stream:
         Raises:
             SpoolFull: the packets have no place.
         """
-        if self._segment is not None and self.packets and self._is_full(now):
+        # One that is too large, because a limit was lowered, ends with its next packet.
+        if self._segment is not None and now >= self.rotates_at:
             self._complete()
         elif now >= self.needs_flush_at:
             self._flush(now)
 
-    def _is_full(self, now: float) -> bool:
+    def _is_full(self, now: float, limit: int) -> bool:
         return rotation.is_full(
             written=self.position,
-            limit=self._limit_of_segment(self.order),
+            limit=limit,
             age_seconds=now - self._opened_at,
             max_seconds=self.order.rotation.max_seconds,
         )

@@ -197,9 +197,8 @@ class Worker:
     def _pump(self, ready: list[int], now: float) -> None:
         for recorder, stream in self._watched:
             try:
-                if stream.live.fd in ready:
-                    stream.pump(now, recorder.budget)
-                    self._limit_met = self._limit_met or min(recorder.budget()) <= 0
+                if stream.live.fd in ready and stream.pump(now, recorder.budget):
+                    self._limit_met = True
                 stream.tick(now)
             except PcapError as error:
                 self._lose(recorder, stream, Reason.CAPTURE_ERROR, str(error), now)
