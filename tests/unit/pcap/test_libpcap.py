@@ -36,7 +36,7 @@ def test_a_program_that_is_too_long_is_refused() -> None:
 
 
 def test_a_dump_file_takes_no_lock_for_each_packet(tmp_path: Path) -> None:
-    """In a process with a second thread the locks were a quarter of what a packet costs."""
+    """In a process with a second thread each of three calls a packet would take one."""
     stdio = libpcap.load()[1]
     query, by_caller = 0, 2
     file = stdio.fdopen(os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT), b"wb")
