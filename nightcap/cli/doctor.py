@@ -85,7 +85,7 @@ def examine(session: Session, now: float) -> Iterator[Line]:
 
     look = _Looker(session)
     yield checks.check_version(session.get(paths.VERSION))
-    crd = checks.check_crd(look.get(paths.group_version(keys.GROUP, keys.VERSION)))
+    crd = checks.check_crd(look.get(paths.group_version(keys.GROUP)))
     yield crd
     for name in _DEPLOYMENTS:
         found = look.get(paths.deployment(SYSTEM, name))

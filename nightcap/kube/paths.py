@@ -166,11 +166,6 @@ def deployment(namespace: str, name: str) -> str:
     return workload("apps", namespace, "deployments", name)
 
 
-def group_version(group: str, version: str) -> str:
-    """Discovery: what a group serves."""
-    return f"/apis/{quote(group, safe='')}/{quote(version, safe='')}"
-
-
 def validating_policy(name: str) -> str:
     prefix = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
     return f"{prefix}/{quote(name, safe='')}"

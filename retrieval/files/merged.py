@@ -261,11 +261,14 @@ class Live:
             blocks = self._merger.next(now)
             data = b"".join(self._news) + reading.numbering.take_new() + b"".join(blocks)
             self._news.clear()
+            # Asked by the clock, also while packets come without a pause: a right that was taken
+            # away ends the answer.
+            due = counters.now(now)
+            if due and not outside.is_allowed():
+                return
             if blocks:
                 fresh_at = now
-            elif counters.now(now):
-                if not outside.is_allowed():
-                    return
+            elif due:
                 data += self._new_counters(reading.numbering)
                 if not data and now - written_at >= SIGN_OF_LIFE_SECONDS:
                     data = self._counters or pcapng.pack_names(Names(()))
