@@ -87,13 +87,12 @@ class ReadableDirectory:
 
     def segments(self, stream: StreamKey) -> tuple[StoredSegment, ...]:
         folder = self.root / stream.path
-        found: dict[SegmentKey, StoredSegment] = {}
-        for interface in sorted(_folders(folder)):
-            for segment in _segments_in(stream, folder / interface, interface):
-                # Renamed while it was listed: it is here twice, complete is the later word.
-                if segment.key not in found or segment.complete:
-                    found[segment.key] = segment
-        return tuple(sorted(found.values(), key=lambda s: (s.key.interface, s.key.seq)))
+        found = (
+            segment
+            for interface in _folders(folder)
+            for segment in _segments_in(stream, folder / interface, interface)
+        )
+        return tuple(sorted(found, key=lambda s: (s.key.interface, s.key.seq)))
 
     def meta(self, stream: StreamKey) -> StreamMeta | None:
         try:
@@ -157,16 +156,23 @@ def _is_stream(namespace: str, capture: str, pod_uid: str) -> bool:
 
 
 def _segments_in(stream: StreamKey, folder: Path, interface: str) -> Iterator[StoredSegment]:
-    try:
-        entries = list(os.scandir(folder))
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        name = entry.name.removesuffix(_GROWING)
-        if not SEGMENT_FILE.fullmatch(name):
-            continue
-        with contextlib.suppress(FileNotFoundError, BadName):
-            status = entry.stat(follow_symlinks=False)
+    # Twice: a file that is renamed while a folder is read may be seen under neither name. Each is
+    # renamed once, so the other reading has seen it.
+    for name in sorted(_segment_names(folder) | _segment_names(folder)):
+        with contextlib.suppress(BadName):
             key = parse_segment_path(f"{stream.path}/{interface}/{name}")
-            complete = name == entry.name
-            yield StoredSegment(key, status.st_size, complete, status.st_mtime)
+            # In this order: from growing to complete it may go between the two, never back.
+            for path in (growing(folder / name), folder / name):
+                with contextlib.suppress(FileNotFoundError):
+                    status = path.stat(follow_symlinks=False)
+                    yield StoredSegment(key, status.st_size, path.name == name, status.st_mtime)
+                    break
+
+
+def _segment_names(folder: Path) -> set[str]:
+    """Names of segments, growing or complete, as they are when complete."""
+    try:
+        names = {path.name.removesuffix(_GROWING) for path in folder.iterdir()}
+    except FileNotFoundError:
+        return set()
+    return {name for name in names if SEGMENT_FILE.fullmatch(name)}

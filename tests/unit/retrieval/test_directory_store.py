@@ -401,3 +401,25 @@ def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+def test_a_segment_that_is_completed_while_it_is_listed_is_never_missing(tmp_path: Path) -> None:
+    """A list once left out what was renamed between reading the folder and asking for its size."""
+    folder = tmp_path / STREAM.path / "eth0"
+    folder.mkdir(parents=True)
+    numbers = range(2000)
+    for number in numbers:
+        (folder / f"{number:08d}.pcap.part").touch()
+
+    def complete_all() -> None:
+        for number in numbers:
+            (folder / f"{number:08d}.pcap.part").rename(folder / f"{number:08d}.pcap")
+
+    store = ReadableDirectory(tmp_path)
+    renaming = threading.Thread(target=complete_all)
+    renaming.start()
+    counts = {len(store.segments(STREAM))}
+    while renaming.is_alive():
+        counts.add(len(store.segments(STREAM)))
+    renaming.join()
+    assert counts == {len(numbers)}
