@@ -39,6 +39,10 @@ e2e: tools ## end-to-end tests on the disposable cluster, or on KUBECONFIG's
 test: check ## all checks and tests that CI runs (10 minutes with a warm cache)
 	$(PYTHON) -m pytest -n 4 tests
 
+.PHONY: test-all
+test-all: test ## what CI runs, and what takes longer: fuzzing for ten minutes
+	$(MAKE) fuzz
+
 .PHONY: fuzz
 FUZZ_SECONDS := 600
 fuzz: tools ## any bytes through the readers of capture files (FUZZ_SECONDS=600)
