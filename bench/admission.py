@@ -17,9 +17,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-import platform
 import random
-import re
 import shutil
 import statistics
 import subprocess
@@ -36,6 +34,7 @@ from typing import Any
 
 import jsonpatch
 
+from bench import machine
 from certs.issue import new_leaf
 from nightcap.kube import paths
 from tests.apiserver.private import Installation, PrivateApi, free_port
@@ -461,21 +460,6 @@ def _median_interval(values: Sequence[float]) -> list[float]:
     ]
 
 
-def machine() -> str:
-    """What it was measured on."""
-    model = next(
-        (
-            row.partition(":")[2].strip()
-            for row in Path("/proc/cpuinfo").read_text().splitlines()
-            if row.startswith("model name")
-        ),
-        platform.machine(),
-    )
-    # What follows the numbers tells who built the kernel.
-    kernel = re.match(r"[\d.]+", platform.release())
-    return f"{os.cpu_count()} cores {model}, Linux {kernel[0] if kernel else 'unknown'}"
-
-
 def line(
     name: str, ours: float, peer: float, unit: str, goal: str, runs: int, **more: Any
 ) -> dict[str, Any]:
@@ -489,7 +473,7 @@ def line(
         "unit": unit,
         "goal": goal,
         "runs": runs,
-        "machine": machine(),
+        "machine": machine.describe(),
         **more,
     }
 
