@@ -126,13 +126,40 @@ def first_time_ns(start: bytes) -> int:
     return nanoseconds
 
 
-class PcapReader:
+class PieceReader:
+    """A file that is read in pieces; where it ends too early is said, not raised.
+
+    Attributes:
+        end: Where the last record or block that was understood ends.
+        damage: Set when reading ended at something that is none.
+    """
+
+    def __init__(self, file: BinaryIO, begin: int) -> None:
+        """Read the first piece; what is of interest begins at byte `begin`."""
+        self._file = file
+        self._buffer = file.read(_CHUNK_BYTES)
+        self._offset = begin
+        self.end = begin
+        self.damage = ""
+
+    def _fill(self, wanted: int, what: str) -> bool:
+        """Have so many bytes at the offset, or say what is missing."""
+        while (have := len(self._buffer) - self._offset) < wanted:
+            more = self._file.read(_CHUNK_BYTES)
+            if not more:
+                if have:
+                    self.damage = f"{what} at byte {self.end} is cut off"
+                return False
+            self._buffer = self._buffer[self._offset :] + more
+            self._offset = 0
+        return True
+
+
+class PcapReader(PieceReader):
     """Records of one file, read in pieces.
 
     Attributes:
         header: What the file says of all of its packets.
-        end: Where the last record that was given ends.
-        damage: Set when reading ended at something that is no record.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -141,12 +168,8 @@ class PcapReader:
         Raises:
             NotPcap: the file begins otherwise.
         """
-        self._file = file
-        self._buffer = file.read(_CHUNK_BYTES)
-        self._offset = HEADER_BYTES
+        super().__init__(file, HEADER_BYTES)
         self.header = parse_header(self._buffer)
-        self.end = HEADER_BYTES
-        self.damage = ""
 
     def __iter__(self) -> Iterator[Record]:
         unit = 1 if self.header.nanoseconds else 1000
@@ -164,18 +187,6 @@ class PcapReader:
             yield Record(
                 seconds * 10**9 + fraction * unit, wire, self._buffer[begin : self._offset]
             )
-
-    def _fill(self, wanted: int, what: str) -> bool:
-        """Have so many bytes at the offset, or say what is missing."""
-        while (have := len(self._buffer) - self._offset) < wanted:
-            more = self._file.read(_CHUNK_BYTES)
-            if not more:
-                if have:
-                    self.damage = f"{what} at byte {self.end} is cut off"
-                return False
-            self._buffer = self._buffer[self._offset :] + more
-            self._offset = 0
-        return True
 
 
 def scan(file: BinaryIO) -> Scan:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple
 
-from nightcap.pcap.formats import MAX_RECORD_BYTES
+from nightcap.pcap.formats import MAX_RECORD_BYTES, PieceReader
 
 SECTION: Final = 0x0A0D0D0A
 INTERFACE: Final = 1
@@ -29,7 +29,6 @@ MAX_INTERFACES: Final = 65536
 """Of one section; a file with more is there to fill our memory."""
 
 _BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
-_CHUNK_BYTES: Final = 2**20
 _END_OF_OPTIONS: Final = 0
 _COMMENT: Final = 1
 _SHB_APPLICATION: Final = 4
@@ -260,13 +259,8 @@ class _Damage(Exception):
     """What is wrong with a block."""
 
 
-class PcapngReader:
-    """Values of one file, read in pieces.
-
-    Attributes:
-        end: Where the last block that was understood ends.
-        damage: Set when reading ended at something that is no block.
-    """
+class PcapngReader(PieceReader):
+    """Values of one file, read in pieces."""
 
     def __init__(self, file: BinaryIO) -> None:
         """Look at the first bytes.
@@ -274,13 +268,9 @@ class PcapngReader:
         Raises:
             NotPcapng: the file begins otherwise.
         """
-        self._file = file
-        self._buffer = file.read(_CHUNK_BYTES)
-        self._offset = 0
+        super().__init__(file, 0)
         self._order = _order_of(self._buffer)
         self._interfaces: list[Interface] = []
-        self.end = 0
-        self.damage = ""
 
     def __iter__(self) -> Iterator[Value]:
         while not self.damage and self._fill(12, "block header"):
@@ -438,18 +428,6 @@ class PcapngReader:
             found.append((code, value))
             offset += 4 + length + (-length & 3)
         return found
-
-    def _fill(self, wanted: int, what: str) -> bool:
-        """Have so many bytes at the offset, or say what is missing."""
-        while (have := len(self._buffer) - self._offset) < wanted:
-            more = self._file.read(_CHUNK_BYTES)
-            if not more:
-                if have:
-                    self.damage = f"{what} at byte {self.end} is cut off"
-                return False
-            self._buffer = self._buffer[self._offset :] + more
-            self._offset = 0
-        return True
 
 
 def _order_of(start: bytes) -> str:
