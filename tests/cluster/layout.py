@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from tests.cluster.paths import STATE
+from tests.cluster.paths import NUMBER, PREFIX, STATE
 
-# Everything with a name that others on the machine see begins with this word.
-PREFIX = "nightcap"
-
-NODE_NETWORK = IPv4Network("10.98.0.0/24")
-SERVICE_NETWORK = IPv4Network("10.96.0.0/16")
-POD_NETWORK = IPv4Network("10.244.0.0/16")
+NODE_NETWORK = IPv4Network(f"10.98.{NUMBER}.0/24")
+SERVICE_NETWORK = IPv4Network(f"10.{100 + NUMBER if NUMBER else 96}.0.0/16")
+POD_NETWORK = IPv4Network(f"10.{244 + NUMBER}.0.0/16")
 
 HOST_ADDRESS = NODE_NETWORK[1]
 API_SERVICE_ADDRESS = SERVICE_NETWORK[1]

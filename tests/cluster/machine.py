@@ -113,7 +113,7 @@ def _remove_cni_results() -> None:
     folder = Path("/var/lib/cni/results")
     for file in folder.iterdir() if folder.is_dir() else ():
         with contextlib.suppress(OSError):
-            if str(STATE).encode() in file.read_bytes():
+            if f"{STATE}/".encode() in file.read_bytes():
                 file.unlink()
 
 

@@ -12,8 +12,23 @@ PACKAGE = Path(__file__).resolve().parent
 PARTS = PACKAGE / "parts"
 PROJECT = PACKAGE.parents[1]
 
+# Which of several clusters on one machine, so that two checkouts can be tested side by side.
+NUMBER = int(os.environ.get("NIGHTCAP_CLUSTER_NUMBER") or 0)
+if not 0 <= NUMBER <= 9:
+    raise ValueError(f"NIGHTCAP_CLUSTER_NUMBER is {NUMBER}: give a number from 0 to 9")
+_SUFFIX = f"-{NUMBER}" if NUMBER else ""
+
+# Everything with a name that others on the machine see begins with this word.
+PREFIX = f"nightcap{_SUFFIX}"
+
 # Short, because unix socket paths below it must stay under 108 bytes.
-STATE = Path("/var/lib/nightcap-cluster")
+STATE = Path(f"/var/lib/nightcap-cluster{_SUFFIX}")
+
+
+def every_state_folder() -> list[Path]:
+    """The state folders of all clusters of ours on this machine, whatever their number."""
+    return [folder for folder in STATE.parent.glob("nightcap-cluster*") if folder.is_dir()]
+
 
 # Every process of ours carries this variable with the state folder as its value, so that an
 # orphan can be told from what others run.

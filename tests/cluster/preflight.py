@@ -18,7 +18,7 @@ from tests.cluster.apt_sources import base_source, codename, machine_sources
 from tests.cluster.commands import run
 from tests.cluster.errors import CommandFailed, MachineNotReady
 from tests.cluster.layout import HOST_LINK, NODE_NETWORK, POD_NETWORK, SERVICE_NETWORK
-from tests.cluster.paths import STATE
+from tests.cluster.paths import every_state_folder
 
 # Feature of the kernel and a path that proves it.
 KERNEL_FEATURES: Mapping[str, str] = {
@@ -142,8 +142,8 @@ def kubelet_faults(kubelet_socket: Path) -> list[str]:
             probe.connect(str(kubelet_socket))
         except OSError:
             return []
-    if STATE.is_dir() and any(STATE.iterdir()):
-        # What a killed cluster of ours left; the boot removes it first.
+    if any(any(folder.iterdir()) for folder in every_state_folder()):
+        # What a killed cluster of ours left, and the boot removes first; or another number's.
         return []
     return [
         f"this machine is a Kubernetes node itself ({kubelet_socket} answers), and two kubelets "
