@@ -40,7 +40,8 @@ test: check ## all checks and tests that CI runs (10 minutes with a warm cache)
 	$(PYTHON) -m pytest -n 4 tests
 
 .PHONY: test-all
-test-all: test ## what CI runs, and what takes longer: fuzzing for ten minutes
+test-all: test ## what CI runs, and what takes longer or needs more parts built; fuzzing
+	$(PYTHON) -m pytest -n 2 -m long --timeout=1800 tests
 	$(MAKE) fuzz
 
 .PHONY: fuzz
