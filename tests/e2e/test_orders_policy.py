@@ -8,13 +8,14 @@ from demo.kubectl import wait_for
 from nightcap.kube.errors import Forbidden
 from tests.e2e.shop import CONTROLLER, ORDERS, Shop
 
+BEYOND_EDIT = "pods,pods/status,pods/resize,pods/ephemeralcontainers"
 FORGED = '{"v":1,"collectors":[],"captures":[]}'
 
 
 def test_an_editor_may_do_to_a_pod_what_editors_do_and_not_write_its_orders(shop: Shop) -> None:
     shop.run("create", "serviceaccount", "editor")
     user = f"system:serviceaccount:{shop.name}:editor"
-    shop.run("create", "role", "more", "--verb=*", "--resource=pods,pods/status,pods/resize")
+    shop.run("create", "role", "more", "--verb=*", f"--resource={BEYOND_EDIT}")
     shop.run("create", "rolebinding", "edit", "--clusterrole=edit", f"--user={user}")
     shop.run("create", "rolebinding", "more", "--role=more", f"--user={user}")
     pod = shop.pod("web")

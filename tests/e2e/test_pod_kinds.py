@@ -172,6 +172,11 @@ def runs_as_it_said(seen: Seen) -> None:
     assert seen.pod["spec"]["securityContext"] == ONE_USER
 
 
+# The kernel gives 10 ms of a second to 1m, and the runtime starts no container with less than 6Mi.
+SMALLEST_THERE_IS = {"cpu": "1m", "memory": "6Mi"}
+# What the webhook's settings take at least: here a worker has room to start.
+SMALLEST_WE_GIVE = {"cpu": "10m", "memory": "24Mi"}
+HOOKS = {"hook-without-orders": SMALLEST_THERE_IS, "hook-with-orders": SMALLEST_WE_GIVE}
 AMOUNT = {"cpu": "200m", "memory": "128Mi"}
 ONE_USER = {"runAsNonRoot": True, "runAsUser": 1000, "runAsGroup": 1000}
 OPTED_OUT = {"nightcap.dev/inject": "disabled"}
@@ -250,19 +255,16 @@ def profile(stage: Stage) -> None:
         file.write_text(text)
 
 
-def copy_with_hook(shop: Shop, name: str, labels: dict[str, str]) -> dict[str, Any]:
-    """A copy of a pod that was born into a capture, its sidecar with the smallest limits there are.
-
-    The kernel gives 10 ms of a second to a limit of 1 m, and a container of less than 6 Mi is not
-    started at all.
-    """
+def copy_with_hook(
+    shop: Shop, name: str, labels: dict[str, str], limits: dict[str, str]
+) -> dict[str, Any]:
+    """A copy of a pod that was born into a capture, its sidecar with limits of somebody's own."""
     kind = Kind(name, labels=labels)
     plain = json.dumps(kind.pod(shop.stage.images.app))
     text = shop.run("create", "--dry-run=server", "-o", "json", "-f", "-", stdin=plain)
     pod: dict[str, Any] = json.loads(text)
     sidecar = pod["spec"]["initContainers"][0]
-    smallest = {"cpu": "1m", "memory": "6Mi"}
-    sidecar["resources"] = {"requests": smallest, "limits": smallest}
+    sidecar["resources"] = {"requests": limits, "limits": limits}
     wait = [sidecar_paths.DORMANT_PROGRAM, "--wait", "3s"]
     sidecar["lifecycle"] = {"postStart": {"exec": {"command": wait}}}
     meta = {key: pod["metadata"].get(key, {}) for key in ("name", "labels", "annotations")}
@@ -311,7 +313,7 @@ def test_every_kind_of_pod_starts_captures_and_ends_as_it_would_without_us(
 ) -> None:
     image = shop.stage.images.app
     shop.run("create", "service", "clusterip", "catalog", "--tcp=8080")
-    asleep = copy_with_hook(shop, "hook-without-orders", {"kind": "other"})
+    asleep = copy_with_hook(shop, "hook-without-orders", {"kind": "other"}, SMALLEST_THERE_IS)
     shop.create(*(kind.pod(image) for kind in KINDS), asleep, job(image))
     wait_all(shop, {kind.name: kind.phase for kind in KINDS} | {"hook-without-orders": "Running"})
     shop.run("wait", "job", "once", "--for=condition=Complete", "--timeout=60s")
@@ -320,8 +322,8 @@ def test_every_kind_of_pod_starts_captures_and_ends_as_it_would_without_us(
     shop.create(shop.capture("all", filter="udp port 7777", selector=selector))
     stay = [kind for kind in KINDS if kind.phase == "Running"]
     shop.wait_open("all", sum(kind.injected for kind in stay))
-    # Born into the capture, with a hook that waits for a worker that so little never lets open.
-    shop.create(copy_with_hook(shop, "hook-with-orders", {"kind": "any"}))
+    # Born into the capture, with a hook that waits for a worker that has little to start with.
+    shop.create(copy_with_hook(shop, "hook-with-orders", {"kind": "any"}, SMALLEST_WE_GIVE))
     wait_all(shop, {"hook-with-orders": "Running"})
 
     pods = pods_of(shop)
@@ -331,13 +333,13 @@ def test_every_kind_of_pod_starts_captures_and_ends_as_it_would_without_us(
             assert ("nightcap" in seen.init_containers) is kind.injected
             assert (INJECTED in seen.pod["metadata"].get("annotations", {})) is kind.injected
             kind.check(seen)
-    for name, has_orders in (("hook-without-orders", False), ("hook-with-orders", True)):
+    for name, limits in HOOKS.items():
         with subtests.test(name):
             meta, status = pods[name]["metadata"], pods[name]["status"]
-            assert (ORDERS in meta["annotations"]) is has_orders
+            assert (ORDERS in meta["annotations"]) is (name == "hook-with-orders")
             sidecar = pods[name]["spec"]["initContainers"][0]
             assert sidecar["lifecycle"]["postStart"]["exec"]["command"][1:] == ["--wait", "3s"]
-            assert sidecar["resources"]["limits"] == {"cpu": "1m", "memory": "6Mi"}
+            assert sidecar["resources"]["limits"] == limits
             assert status["initContainerStatuses"][0]["restartCount"] == 0
             assert not [e for e in shop.events(name) if e["reason"] == "FailedPostStartHook"]
     with subtests.test("job"):
