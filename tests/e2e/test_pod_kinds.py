@@ -34,9 +34,14 @@ def mode(path):
 def errno_of_packet_socket():
     try: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
     except OSError as error: return error.errno
-names = [p.read_text().strip() for p in pathlib.Path("/proc").glob("[0-9]*/comm")]
+processes = {p.parent: p.read_text().strip() for p in pathlib.Path("/proc").glob("[0-9]*/comm")}
+def reach():
+    for folder in (folder for folder, name in processes.items() if name == "dormant"):
+        try: return bool((folder / "root/run/nightcap/token/token").read_text())
+        except PermissionError: return False
 print(json.dumps({
-    "uid": os.getuid(), "groups": os.getgroups(), "processes": sorted(names),
+    "uid": os.getuid(), "groups": os.getgroups(), "processes": sorted(processes.values()),
+    "reaches_our_token": reach(),
     "token": mode("/var/run/secrets/kubernetes.io/serviceaccount/token"), "data": mode("/data"),
     "service": os.environ.get("CATALOG_SERVICE_HOST"),
     "resolver": pathlib.Path("/etc/resolv.conf").read_text(),
@@ -143,8 +148,8 @@ def is_guaranteed(seen: Seen) -> None:
 
 
 def sees_the_sidecar(seen: Seen) -> None:
-    assert seen.pod["spec"]["shareProcessNamespace"] is True
     assert {"pause", "dormant", "python3"} <= set(seen.facts["processes"])
+    assert seen.facts["reaches_our_token"] is (seen.facts["uid"] == 0)
 
 
 def failed_by_itself(seen: Seen) -> None:
@@ -208,6 +213,11 @@ KINDS = [
         sees(packet_socket=ERRNO_OF_PROFILE),
     ),
     Kind("shared-processes", {"shareProcessNamespace": True}, sees_the_sidecar),
+    Kind(
+        "shared-processes-as-root",
+        {"shareProcessNamespace": True, "securityContext": {"runAsUser": 0}},
+        sees_the_sidecar,
+    ),
     Kind("no-token", {"automountServiceAccountToken": False}, sees(token=None)),
     Kind("no-service-links", {"enableServiceLinks": False}, sees(service=None)),
     Kind(
