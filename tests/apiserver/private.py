@@ -12,6 +12,7 @@ import ipaddress
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -66,15 +67,12 @@ class PrivateApi:
             raise
 
     def close(self) -> None:
-        """End the programs, the newest first."""
+        """End the programs with all that they started: nobody needs what they hold."""
         for program in reversed(self._programs):
-            program.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
         for program in reversed(self._programs):
-            try:
-                program.wait(10)
-            except subprocess.TimeoutExpired:
-                program.kill()
-                program.wait(10)
+            program.wait(10)
 
     def run(self, name: str, *argv: str, environ: dict[str, str] | None = None) -> Path:
         """Start a program that ends with this server; returns its log."""
@@ -83,7 +81,7 @@ class PrivateApi:
             self._programs.append(
                 subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-                    cwd=REPOSITORY, env={**os.environ, **(environ or {})},
+                    cwd=REPOSITORY, env={**os.environ, **(environ or {})}, start_new_session=True,
                 )
             )  # fmt: skip
         return log
