@@ -96,6 +96,10 @@ class PrivateApi:
             if isinstance(program.args, list) and word in map(str, program.args)
         )
 
+    def newest_pid(self) -> int:
+        """The process that was started last."""
+        return self._programs[-1].pid
+
     def kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """kubectl as the administrator, with what it says on both outputs."""
         binary = programs.program(programs.KUBERNETES, "kubectl")
