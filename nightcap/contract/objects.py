@@ -7,7 +7,9 @@ Unknown fields are ignored, as a reader of an API must.
 from datetime import datetime
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field
+
+_NO_FIELDS = Raw(b"{}")
 
 
 class OwnerReference(Struct, frozen=True, gc=False):
@@ -82,10 +84,28 @@ class Pod(Struct, frozen=True):
         return self.status.phase in ("Succeeded", "Failed")
 
 
+class ManagedFields(Struct, frozen=True, rename="camel"):
+    """Which fields somebody wrote last, and when."""
+
+    time: datetime | None = None
+    fields: Raw = field(default=_NO_FIELDS, name="fieldsV1")
+
+
+class NamespaceMeta(ObjectMeta, frozen=True, rename="camel"):
+    managed_fields: tuple[ManagedFields, ...] = ()
+
+
 class Namespace(Struct, frozen=True):
     """A namespace (`v1` Namespace)."""
 
+    metadata: NamespaceMeta = NamespaceMeta()
+
+
+class ConfigMap(Struct, frozen=True):
+    """A config map (`v1` ConfigMap)."""
+
     metadata: ObjectMeta = ObjectMeta()
+    data: dict[str, str] | None = None
 
 
 class ServiceSpec(Struct, frozen=True, rename="camel"):

@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,7 +19,7 @@ from certs.publish import CertificateSettings
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from tests.apiserver.balancer import Balancer
-from tests.apiserver.private import BASE, SIDECAR_IMAGE, PrivateApi, free_port
+from tests.apiserver.private import BASE, SIDECAR_IMAGE, PrivateApi, free_port, own_kubeconfig
 
 SYSTEM = "nightcap-system"
 _PATIENCE_SECONDS = 60
@@ -70,11 +69,7 @@ class Site:
 
     def eventually(self, what: str, holds: Callable[[], Any]) -> Any:
         """Wait until something holds; what it said."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not (found := holds()):
-            assert time.monotonic() < deadline, f"not so: {what}\n{self.logs()}"
-            time.sleep(0.02)
-        return found
+        return eventually(what, holds, self.logs)
 
     def logs(self) -> str:
         """The last of what each of our programs said."""
@@ -101,7 +96,7 @@ class Site:
 
     def client_of(self, account: str) -> KubeClient:
         """A client with the rights of one of our service accounts."""
-        return KubeClient.from_environment(str(self._kubeconfig(account)))
+        return KubeClient.from_environment(str(own_kubeconfig(self.api, account)))
 
     def start_webhook(self, number: int, port: int) -> int:
         """Start a replica; returns its process id."""
@@ -110,7 +105,7 @@ class Site:
         self.api.run(
             f"webhook-{number}", sys.executable, "-m", "webhook",
             environ={
-                "KUBECONFIG": str(self._kubeconfig("nightcap-webhook")),
+                "KUBECONFIG": str(own_kubeconfig(self.api, "nightcap-webhook")),
                 "NIGHTCAP_SIDECAR_IMAGE": SIDECAR_IMAGE,
                 "NIGHTCAP_TLS_DIR": str(tls),
                 "NIGHTCAP_LISTEN_PORT": str(port),
@@ -125,7 +120,7 @@ class Site:
         self.api.run(
             "collector", sys.executable, "-m", "retrieval", "collector",
             environ={
-                "KUBECONFIG": str(self._kubeconfig("nightcap-retrieval")),
+                "KUBECONFIG": str(own_kubeconfig(self.api, "nightcap-retrieval")),
                 "NIGHTCAP_STORE": str(store),
                 "NIGHTCAP_TLS_DIR": str(self.api.folder / "tls-collector"),
                 "NIGHTCAP_COLLECTOR_PORT": str(self.collector_port),
@@ -133,16 +128,18 @@ class Site:
             },
         )  # fmt: skip
 
-    def _kubeconfig(self, account: str) -> Path:
-        """As the manifests' service account: what it may not do fails here as on a cluster."""
-        file = self.api.folder / f"{account}-kubeconfig"
-        if not file.exists():
-            token = self.api.kubectl("-n", SYSTEM, "create", "token", account)
-            assert token.returncode == 0, token.stderr
-            found = json.loads(self.api.kubeconfig.read_text())
-            found["users"][0]["user"] = {"token": token.stdout.strip()}
-            file.write_text(json.dumps(found))
-        return file
+
+def eventually(what: str, holds: Callable[[], Any], logs: Callable[[], str] = str) -> Any:
+    """Wait until something holds; what it said.
+
+    Raises:
+        AssertionError: with `what` and the logs.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"not so: {what}\n{logs()}"
+        time.sleep(0.02)
+    return found
 
 
 def manifest(name: str) -> Iterator[dict[str, Any]]:
