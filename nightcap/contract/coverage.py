@@ -138,11 +138,10 @@ def opted_in_at(namespace: Namespace) -> datetime | None:
     It notes who wrote which fields last, and when: the writer of our label. Where nothing is
     noted the namespace has been opted in since it was made.
     """
-    wanted = f'"f:{keys.INJECT}"'.encode()
     times = [
         entry.time
         for entry in namespace.metadata.managed_fields
-        if entry.time is not None and wanted in bytes(entry.fields)
+        if entry.time is not None and f"f:{keys.INJECT}" in entry.labels
     ]
     return min(times, default=namespace.metadata.creation_timestamp)
 

@@ -7,9 +7,7 @@ Unknown fields are ignored, as a reader of an API must.
 from datetime import datetime
 from typing import Any
 
-from msgspec import Raw, Struct, field
-
-_NO_FIELDS = Raw(b"{}")
+from msgspec import Struct, field
 
 
 class OwnerReference(Struct, frozen=True, gc=False):
@@ -84,11 +82,24 @@ class Pod(Struct, frozen=True):
         return self.status.phase in ("Succeeded", "Failed")
 
 
-class ManagedFields(Struct, frozen=True, rename="camel"):
+class ManagedMetadata(Struct, frozen=True):
+    labels: dict[str, Any] | None = field(default=None, name="f:labels")
+
+
+class ManagedObject(Struct, frozen=True):
+    metadata: ManagedMetadata = field(default=ManagedMetadata(), name="f:metadata")
+
+
+class ManagedFields(Struct, frozen=True):
     """Which fields somebody wrote last, and when."""
 
     time: datetime | None = None
-    fields: Raw = field(default=_NO_FIELDS, name="fieldsV1")
+    fields: ManagedObject = field(default=ManagedObject(), name="fieldsV1")
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Keys of labels, each behind `f:`."""
+        return self.fields.metadata.labels or {}
 
 
 class NamespaceMeta(ObjectMeta, frozen=True, rename="camel"):

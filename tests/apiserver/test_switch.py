@@ -10,6 +10,7 @@ import pytest
 
 from controller.guard import InjectionGuard, Known
 from controller.injection import Patience
+from nightcap.cli.program import run
 from nightcap.contract.objects import ConfigMap, Namespace, Pod
 from nightcap.contract.switch import SWITCH
 from nightcap.kube import paths
@@ -205,3 +206,90 @@ def _made_later(api: PrivateApi, namespace: str) -> bool:
         return False
     api.create_pod(namespace, {**a_pod(), "metadata": {"name": "late"}}, dry_run=False)
     return True
+
+
+@pytest.fixture
+def doctor(api: PrivateApi, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs `kubectl nightcap doctor` against the private server."""
+
+    def ran(*arguments: str) -> tuple[int, str]:
+        capfd.readouterr()
+        code = run(["--kubeconfig", str(api.kubeconfig), "doctor", *arguments])
+        said = capfd.readouterr()
+        return code, said.out + said.err
+
+    return ran
+
+
+def images(api: PrivateApi, namespace: str) -> set[str]:
+    found = json.loads(api.client.request("GET", paths.pods(namespace)))["items"]
+    return {pod["spec"]["initContainers"][0]["image"] for pod in found}
+
+
+def test_rescue_gives_held_pods_another_image(
+    api: PrivateApi,
+    namespace: Callable[..., str],
+    switch: None,
+    doctor: Callable[..., tuple[int, str]],
+) -> None:
+    name = namespace()
+    hold(api, name, 2)
+    before = images(api, name)
+    code, said = doctor()
+    assert code == 1
+    assert "2 pods wait for the container nightcap" in said
+    assert images(api, name) == before
+    code, said = doctor("--rescue")  # the private server has no Deployment to ask
+    assert code == 1
+    assert "no other image is known" in said
+    code, said = doctor("--rescue", "--image=mirror.example/sidecar:2")
+    assert code == 0, said
+    assert said.count("has image mirror.example/sidecar:2 now") == 2
+    assert images(api, name) == {"mirror.example/sidecar:2"}
+
+
+def test_rescue_deletes_only_what_comes_back_and_only_while_injection_is_off(
+    api: PrivateApi,
+    namespace: Callable[..., str],
+    switch: None,
+    doctor: Callable[..., tuple[int, str]],
+) -> None:
+    name = namespace()
+    hold(api, name, 2)
+    (owned, _) = (
+        pod["metadata"]["name"]
+        for pod in json.loads(api.client.request("GET", paths.pods(name)))["items"]
+    )
+    owner = {
+        "apiVersion": "apps/v1",
+        "kind": "ReplicaSet",
+        "name": "web",
+        "uid": "1",
+        "controller": True,
+    }
+    api.client.request(
+        "PATCH",
+        paths.pod(name, owned),
+        body={"metadata": {"ownerReferences": [owner]}},
+        content_type=MERGE_PATCH,
+    )
+    code, said = doctor("--rescue", "--delete")
+    assert code == 1
+    assert "while injection is on it would come back as it is" in said
+    made = api.kubectl("-n", SYSTEM, "create", "configmap", SWITCH, "--from-literal=injection=off")
+    assert made.returncode == 0
+    code, said = doctor("--rescue", "--delete")
+    assert code == 1
+    assert f"pod {name}/{owned} is deleted" in said
+    assert "no controller would make it anew" in said
+    assert "injection is switched off, new pods get no sidecar: somebody switched it off" in said
+    left = json.loads(api.client.request("GET", paths.pods(name)))["items"]
+    assert owned not in {
+        pod["metadata"]["name"] for pod in left if "deletionTimestamp" not in pod["metadata"]
+    }
+
+
+def test_how_to_rescue_is_not_taken_without_rescue(doctor: Callable[..., tuple[int, str]]) -> None:
+    code, said = doctor("--image=x")
+    assert code == 2
+    assert "--rescue" in said

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from msgspec import Raw, structs
+from msgspec import convert, structs
 
 from nightcap.contract import keys
 from nightcap.contract.coverage import (
@@ -78,14 +78,20 @@ def a_namespace_since(opted_in, created=NOW - 86400, **changes):
     """A namespace whose label was written at a time that the API server remembers."""
     namespace = a_namespace(created=created, **changes)
     entries = (
-        ManagedFields(at(created), Raw(b'{"f:metadata":{"f:labels":{".":{}}}}')),
-        ManagedFields(
-            at(opted_in), Raw(b'{"f:metadata":{"f:labels":{"f:nightcap.dev/inject":{}}}}')
-        ),
+        written(created, {"f:labels": {".": {}, "f:kubernetes.io/metadata.name": {}}}),
+        written(opted_in, {"f:labels": {"f:nightcap.dev/inject": {}}}),
+        written(NOW, {"f:annotations": {".": {}}}),
     )
     return structs.replace(
         namespace, metadata=structs.replace(namespace.metadata, managed_fields=entries)
     )
+
+
+def written(seconds, metadata):
+    """An entry of managedFields as the API server has it."""
+    entry = {"manager": "kubectl-label", "operation": "Update", "time": at(seconds).isoformat(),
+             "fieldsType": "FieldsV1", "fieldsV1": {"f:metadata": metadata}}  # fmt: skip
+    return convert(entry, ManagedFields)
 
 
 def test_a_namespace_is_opted_in_since_its_label_was_written():
