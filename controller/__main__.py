@@ -16,6 +16,7 @@ from certs.bundle import CA_BUNDLE
 from certs.loop import CertificateLoop
 from certs.publish import CertificateSettings
 from controller.apply import Applier
+from controller.canary import CanaryProver
 from controller.guard import InjectionGuard, Known
 from controller.health import HealthServer
 from controller.loop import Loop
@@ -34,7 +35,7 @@ from controller.world import World
 from nightcap.contract import keys
 from nightcap.contract.captures import PacketCapture
 from nightcap.contract.objects import ConfigMap, Namespace, Pod, Service
-from nightcap.contract.switch import SWITCH
+from nightcap.contract.switch import SWITCH, is_off
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.elector import Elector
@@ -199,22 +200,35 @@ class Controller:
             on_retrieval=self.world.on_retrieval,
             on_failure=self.metrics.report_polls_failed.inc,
         )
+
+        def switch() -> ConfigMap | None:
+            return self.watches.switch.get(settings.namespace, SWITCH)
+
         self.guard = InjectionGuard(
             client,
             settings.namespace,
             Known(
                 pods=self.watches.pods.items,
                 namespaces=self.watches.namespaces.items,
-                switch=lambda: self.watches.switch.get(settings.namespace, SWITCH),
+                switch=switch,
             ),
             recorder,
             may_write=lambda: self.elector.is_leader,
             patience=settings.patience,
         )
+        self.canary = CanaryProver(
+            client,
+            settings.namespace,
+            self.watches.namespaces.items,
+            lambda: is_off(switch()),
+            recorder,
+            may_ask=lambda: self.elector.is_leader,
+        )
         self._client, self._namespace = client, settings.namespace
         self._certificates: CertificateLoop | None = None
         self.metrics.watch(self.watches.all, self.world.captures)
         self.metrics.registry.register(self.guard)
+        self.metrics.registry.register(self.canary)
         self.metrics.leader.set_function(lambda: float(self.elector.is_leader))
         self.health = HealthServer(
             settings.metrics_port,
@@ -233,6 +247,7 @@ class Controller:
             # Replicas that wait keep up with the reports, so that status never falls back.
             self.poller.start()
             self.guard.start()
+            self.canary.start()
             self.elector.start()
             log.info("controller runs")
             stopping.wait()
@@ -244,6 +259,7 @@ class Controller:
             reflector.stop()
         self.poller.stop()
         self.guard.stop()
+        self.canary.stop()
         self.loop.stop()
         self.applier.stop()
         # When no write is under way any more: another begins at once.

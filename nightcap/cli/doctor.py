@@ -249,7 +249,7 @@ def _namespaces(session: Session) -> Iterator[Line]:
 
 def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
     from nightcap.cli.namespaces import pods_without_sidecar
-    from nightcap.contract import keys
+    from nightcap.contract.canary import canary_pod, has_sidecar
     from nightcap.kube import paths
     from nightcap.kube.errors import ApiError, NotFound
 
@@ -257,16 +257,17 @@ def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
     level = (namespace["metadata"].get("labels") or {}).get(_ENFORCE)
     try:
         answer = session.client.request(
-            "POST", paths.pods(name), query={"dryRun": "All"}, body=_canary()
+            "POST",
+            paths.pods(name),
+            query={"dryRun": "All"},
+            body=canary_pod("nightcap-doctor-"),
         )
     except NotFound:
         return  # it went meanwhile
     except ApiError as error:
         yield Line(Mark.NOTE, f"namespace {name}: a pod cannot be tried there: {error.message}")
     else:
-        containers = json.loads(answer)["spec"].get("initContainers") or ()
-        injected = any(c["name"] == keys.SIDECAR_CONTAINER for c in containers)
-        yield checks.check_canary(name, level, injected)
+        yield checks.check_canary(name, level, has_sidecar(json.loads(answer)))
     if level == "restricted":
         return
     try:
@@ -276,37 +277,6 @@ def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
         return
     counts = Counter({reason: len(pods) for reason, pods in bare.items()})
     yield checks.check_bare_pods(name, counts)
-
-
-def _canary() -> dict[str, Any]:
-    """A pod that no Pod Security level minds; it is never made."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"generateName": "nightcap-doctor-"},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": "canary",
-                    "image": "nightcap.dev/never-pulled",
-                    "resources": {
-                        "requests": {"cpu": "1m", "memory": "1Mi"},
-                        "limits": {"cpu": "1m", "memory": "1Mi"},
-                    },
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                }
-            ],
-        },
-    }
 
 
 def _rights(session: Session) -> Iterator[Line]:
