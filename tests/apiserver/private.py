@@ -27,7 +27,7 @@ from certs.issue import new_leaf, new_root
 from nightcap.contract import paths as sidecar_paths
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH, KubeClient
-from nightcap.kube.errors import ApiError
+from nightcap.kube.errors import ApiError, Conflict
 from tests.cluster import build, programs
 from tests.cluster.certificates import Authority, Identity, kubeconfig, write_signing_pair
 from tests.cluster.progress import to_stderr
@@ -66,15 +66,11 @@ class PrivateApi:
             raise
 
     def close(self) -> None:
-        """End the programs, the newest first."""
+        """End the programs, the newest first; what they hold goes with their folder."""
         for program in reversed(self._programs):
-            program.terminate()
-        for program in reversed(self._programs):
-            try:
-                program.wait(10)
-            except subprocess.TimeoutExpired:
-                program.kill()
-                program.wait(10)
+            program.kill()
+        for program in self._programs:
+            program.wait(10)
 
     def run(self, name: str, *argv: str, environ: dict[str, str] | None = None) -> Path:
         """Start a program that ends with this server; returns its log."""
@@ -116,17 +112,13 @@ class PrivateApi:
         assert done.returncode == 0, done.stderr
 
     def namespace(self, name: str, **labels: str) -> str:
-        """Make a namespace with the account that its pods run as."""
-        self.client.request(
-            "POST",
-            paths.namespaces(),
-            body={"metadata": {"name": name, "labels": labels}},
-        )
-        self.client.request(
-            "POST",
-            f"{paths.namespace(name)}/serviceaccounts",
-            body={"metadata": {"name": "default"}},
-        )
+        """Make a namespace, if there is none yet, with the account that its pods run as."""
+        for path, metadata in (
+            (paths.namespaces(), {"name": name, "labels": labels}),
+            (f"{paths.namespace(name)}/serviceaccounts", {"name": "default"}),
+        ):
+            with contextlib.suppress(Conflict):
+                self.client.request("POST", path, body={"metadata": metadata})
         return name
 
     def create_pod(
