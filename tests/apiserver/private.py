@@ -84,13 +84,18 @@ class PrivateApi:
             )  # fmt: skip
         return log
 
+    def restart(self, word: str) -> None:
+        """kill -9 of the program with this word in its command line, and start it again."""
+        killed = next(program for program in self._programs if word in str(program.args))
+        self._programs.remove(killed)
+        killed.kill()
+        killed.wait(10)
+        assert isinstance(killed.args, tuple)
+        self.run(Path(killed.args[0]).name, *killed.args)
+
     def pid_of(self, word: str) -> int:
         """The process among ours whose command line has this word."""
-        return next(
-            program.pid
-            for program in self._programs
-            if isinstance(program.args, list) and word in map(str, program.args)
-        )
+        return next(program.pid for program in self._programs if word in str(program.args))
 
     def kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """kubectl as the administrator, with what it says on both outputs."""
