@@ -41,7 +41,6 @@ from retrieval.store.base import OffsetConflict, Store, StoreFailed, StoreFull, 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-PACE_SECONDS: Final = 1
 DURABLE_SECONDS: Final = 10.0
 """How long an answer waits for the disk; after that it says that less is durable."""
 RETRY_AFTER_SECONDS: Final = 2
@@ -170,7 +169,7 @@ class CollectorApp:
     def _look(self, key: SegmentKey, admitted: Admitted) -> Answer:
         state = self._store.segment(key)
         durable = self._store.wait_durable(key, state.size, DURABLE_SECONDS)
-        headers = _headers(state.size, durable, admitted, self._room(admitted, 0))
+        headers = self._headers(state.size, durable, admitted, self._room(admitted, 0))
         headers[uploads.COMPLETE] = uploads.format_boolean(state.complete)
         return Answer(HTTPStatus.NO_CONTENT, headers)
 
@@ -193,7 +192,7 @@ class CollectorApp:
             state = self._store.append(key, upload.offset, body, complete=upload.complete)
         except OffsetConflict as conflict:
             known = conflict.segment
-            headers = _headers(known.size, known.durable, admitted, room)
+            headers = self._headers(known.size, known.durable, admitted, room)
             headers[uploads.COMPLETE] = uploads.format_boolean(known.complete)
             return _refuse(HTTPStatus.CONFLICT, _conflict(upload, conflict), headers)
         durable = self._make_durable(key, state.size)
@@ -202,7 +201,7 @@ class CollectorApp:
             self._drop_oldest(admitted)
             self._find_addresses(admitted.stream)
             self._reports.touch(admitted.stream)
-        return Answer(HTTPStatus.NO_CONTENT, _headers(state.size, durable, admitted, room))
+        return Answer(HTTPStatus.NO_CONTENT, self._headers(state.size, durable, admitted, room))
 
     def _begin(self, admitted: Admitted) -> None:
         if admitted.new is None:
@@ -267,6 +266,14 @@ class CollectorApp:
         for segment in retention.to_drop(self._store.segments(admitted.stream), limit):
             self._store.delete_segment(segment.key)
 
+    def _headers(self, size: int, durable: int, admitted: Admitted, room: Room) -> dict[str, str]:
+        return {
+            uploads.OFFSET: str(size),
+            uploads.DURABLE: str(durable),
+            uploads.PACE: f"{self._store.pace_seconds:g}",
+            **_until(admitted, room),
+        }
+
     def _read_reports(self, token: str | None, query: str) -> Answer:
         identity = self._parties.person(token) if token else None
         if identity is None:
@@ -286,15 +293,6 @@ def _limit(admitted: Admitted) -> tuple[int, WhenFull]:
     if settings is None:
         return Limit().bytes, WhenFull.FINISH
     return settings.limit.bytes, settings.when_full
-
-
-def _headers(size: int, durable: int, admitted: Admitted, room: Room) -> dict[str, str]:
-    return {
-        uploads.OFFSET: str(size),
-        uploads.DURABLE: str(durable),
-        uploads.PACE: str(PACE_SECONDS),
-        **_until(admitted, room),
-    }
 
 
 def _until(admitted: Admitted, room: Room) -> dict[str, str]:

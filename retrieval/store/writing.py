@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +66,8 @@ class DirectoryStore(ReadableDirectory):
     segments together, at most every `commit_seconds`.
     """
 
+    pace_seconds: Final = 1.0
+
     def __init__(self, root: Path, *, commit_seconds: float = COMMIT_SECONDS) -> None:
         super().__init__(root)
         self._commit_seconds = commit_seconds
@@ -82,6 +84,9 @@ class DirectoryStore(ReadableDirectory):
         self._stopping = False
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="fsync")
         self._thread = threading.Thread(target=self._commit_for_ever, name="commit", daemon=True)
+
+    def fault(self) -> str | None:
+        return None
 
     def start(self) -> None:
         """Begin to commit; after a fork, in the process that appends.
@@ -143,11 +148,20 @@ class DirectoryStore(ReadableDirectory):
             except OSError as error:
                 raise _refusal(error) from error
 
-    def write_report(self, stream: StreamKey, text: bytes) -> None:
+    def write_report(self, stream: StreamKey, text: bytes, seq: int) -> None:
         try:
             self._write(self.root / stream.path / REPORT_FILE, text, safely=False)
         except OSError as error:
             raise _refusal(error) from error
+
+    def reported(self) -> Mapping[StreamKey, int]:
+        return {}  # nobody else writes here
+
+    def heal(self) -> None:
+        pass  # a directory has one writer, which heals what it opens
+
+    def free_bytes(self) -> int | None:
+        return shutil.disk_usage(self.root).free
 
     def delete_capture(self, namespace: str, capture: str) -> None:
         for stream in self.streams(namespace, capture):

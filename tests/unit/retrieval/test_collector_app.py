@@ -58,7 +58,7 @@ class Collector:
         self.watch = Watched()
         self.captures = Captures(self.watch, live_list(api.client))
         self.reports = ReportIndex(store, boot_id="boot")
-        self.janitor = Janitor(store, self.captures, self.reports, store.root)
+        self.janitor = Janitor(store, self.captures, self.reports)
         self.ready = True
         reviewer = TokenReviewer(api.client, ttl_seconds=0)
         app = CollectorApp(

@@ -306,7 +306,7 @@ def test_deleting_a_capture_leaves_nothing_of_it_and_all_of_the_others(
 def test_meta_report_and_link_types_are_kept(store: DirectoryStore) -> None:
     store.set_link(a_key(), 1)
     store.set_link(a_key(interface="any"), 113)
-    store.write_report(STREAM, b"{}")
+    store.write_report(STREAM, b"{}", 1)
     meta = ReadableDirectory(store.root).meta(STREAM)
     assert meta is not None
     assert (meta.pod, meta.node, meta.links) == ("web-0", "node-a", {"eth0": 1, "any": 113})
