@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,15 +77,16 @@ def measure(installation: Installation, kind: str, *options: float) -> Spent:
     ca = installation.folder / "ca.pem"
     ca.write_text(installation.ca)
     command = [sys.executable, "-m", "bench.shipping", kind, str(port), str(ca)]
-    before = sum(map(_cpu_seconds, pids))
     with subprocess.Popen(
         [*command, *map(str, options)], stdout=subprocess.PIPE, text=True
     ) as senders:
+        assert senders.stdout is not None  # noqa: S101 - for the type checker
+        senders.stdout.readline()  # all are connected, and known
+        before = sum(map(_cpu_seconds, pids))
         rss = []
         while senders.poll() is None:
             rss.append(sum(map(_rss_mib, pids)))
             time.sleep(0.1)
-        assert senders.stdout is not None  # noqa: S101 - for the type checker
         said = json.loads(senders.stdout.read())
     spent = sum(map(_cpu_seconds, pids)) - before
     third = max(1, len(rss) // 3)
@@ -160,12 +161,13 @@ class Sender:
             time.sleep(0.1)
             durable = int(self.ask("HEAD", seq)["nightcap-durable"])
 
-    def slowly(self, until: float, bytes_per_second: float, start: threading.Event) -> int:
+    def slowly(self, together: threading.Barrier, seconds: float, bytes_per_second: float) -> int:
         """A quiet pod: appends at the pace it is told; how many."""
         seq = time.monotonic_ns() % 10**8
         answer = self.ask("PATCH", seq, _HEADER)
         appends, offset = 0, len(_HEADER)
-        start.wait()
+        together.wait()
+        until = time.monotonic() + seconds
         while (now := time.monotonic()) < until:
             pace = float(answer["nightcap-pace"])
             time.sleep(min(pace, max(0.0, until - now)))
@@ -175,7 +177,8 @@ class Sender:
         return appends
 
 
-def _many(count: int, work: Any) -> list[Any]:
+def _many(count: int, work: Callable[[int], Any], ready: Callable[[], Any]) -> list[Any]:
+    """Results of so many threads, and of `ready`, which runs beside them."""
     results: list[Any] = [None] * count
     faults: list[BaseException] = []
 
@@ -188,6 +191,7 @@ def _many(count: int, work: Any) -> list[Any]:
     threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
+    results.append(ready())
     for thread in threads:
         thread.join()
     if faults:
@@ -201,32 +205,40 @@ def fast(port: int, ca: str, senders: float, segments: float) -> dict[str, float
     body = _HEADER + os.urandom(MAX_BODY_BYTES - len(_HEADER))
     base = time.monotonic_ns() // 10**6 % 10**6
 
+    together = threading.Barrier(int(senders) + 1)
+
     def work(number: int) -> int:
         sender = Sender(port, context, number)
+        sender.ask("HEAD", base * 50)
+        together.wait()
         for seq in range(int(segments)):
             sender.segment(base * 50 + seq, body)
         return SEGMENT_BYTES * int(segments)
 
-    started = time.monotonic()
-    total = sum(_many(int(senders), work))
-    return {"bytes": total, "seconds": time.monotonic() - started}
+    def ready() -> float:
+        together.wait()
+        print("ready", flush=True)
+        return time.monotonic()
+
+    *totals, started = _many(int(senders), work, ready)
+    return {"bytes": sum(totals), "seconds": time.monotonic() - started}
 
 
 def slow(port: int, ca: str, senders: float, seconds: float, rate: float) -> dict[str, float]:
     """So many quiet sidecars for so long; the measured time begins when all are connected."""
     context = ssl.create_default_context(cafile=ca)
-    start = threading.Event()
-    ready = [0]
+    together = threading.Barrier(int(senders) + 1)
 
     def work(number: int) -> int:
         sender = Sender(port, context, number)
-        ready[0] += 1
-        if ready[0] == int(senders):
-            start.set()
-        return sender.slowly(time.monotonic() + seconds, rate, start)
+        return sender.slowly(together, seconds, rate)
 
-    appends = sum(_many(int(senders), work))
-    return {"appends": appends, "seconds": seconds}
+    def ready() -> int:
+        together.wait()
+        print("ready", flush=True)
+        return 0
+
+    return {"appends": sum(_many(int(senders), work, ready)), "seconds": seconds}
 
 
 def main() -> int:
