@@ -244,7 +244,8 @@ def slow(port: int, ca: str, senders: float, seconds: float, rate: float) -> dic
 def main() -> int:
     """`fast PORT CA SENDERS SEGMENTS` or `slow PORT CA SENDERS SECONDS BYTES_PER_SECOND`."""
     kind, port, ca, *options = sys.argv[1:]
-    said = {"fast": fast, "slow": slow}[kind](int(port), ca, *map(float, options))
+    kinds: dict[str, Callable[..., dict[str, float]]] = {"fast": fast, "slow": slow}
+    said = kinds[kind](int(port), ca, *map(float, options))
     print(json.dumps(said))
     return 0
 

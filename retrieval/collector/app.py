@@ -33,6 +33,7 @@ from retrieval.collector.admission import (
     CaptureUnreadable,
     NotAllowed,
 )
+from retrieval.collector.pacing import Pace
 from retrieval.collector.reports import ReportIndex
 from retrieval.collector.tokens import SidecarTokens
 from retrieval.collector.uploads import BadUpload, Method, Upload, link_type, parse_upload
@@ -109,6 +110,7 @@ class CollectorApp:
         self._reports = reports
         self._parties = parties
         self._nameless: dict[StreamKey, Nameless] = {}
+        self._pace = Pace(store.pace_seconds)
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
@@ -282,7 +284,7 @@ class CollectorApp:
         return {
             uploads.OFFSET: str(size),
             uploads.DURABLE: str(durable),
-            uploads.PACE: f"{self._store.pace_seconds:g}",
+            uploads.PACE: f"{self._pace.look(time.monotonic(), time.process_time()):.3g}",
             **_until(admitted, room),
         }
 

@@ -89,7 +89,7 @@ class DirectoryStore(ReadableDirectory):
         self._retired: deque[_Open] = deque()
         self._tallies: dict[StreamKey, Tally] = {}
         self._tally_lock = threading.Lock()
-        self._meta_lock = threading.Lock()
+        self._meta_locks = tuple(threading.Lock() for _ in range(64))
         self._committed = threading.Condition()
         self._wanted = threading.Event()
         self._stopping = False
@@ -149,7 +149,8 @@ class DirectoryStore(ReadableDirectory):
         self._change_meta(stream, lambda meta: replace(meta, ips=ips))
 
     def _change_meta(self, stream: StreamKey, change: Callable[[StreamMeta], StreamMeta]) -> None:
-        with self._meta_lock:
+        # Each write waits for the disk: a thousand new streams are not to wait for one another.
+        with self._meta_locks[hash(stream) % len(self._meta_locks)]:
             meta = self.meta(stream)
             if meta is None or (changed := change(meta)) == meta:
                 return
