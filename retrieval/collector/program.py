@@ -45,7 +45,7 @@ def run(settings: Settings) -> None:
     )
     captures = Captures(BothWatches(watch, calico), live_list(client, calico.probe.certain))
     reports = ReportIndex(store)
-    janitor = Janitor(store, captures, reports, settings.store)
+    janitor = Janitor(store, captures, reports)
     # Nothing of a sidecar's token is remembered there: `SidecarTokens` does, in its own way.
     pods = TokenReviewer(client, ttl_seconds=0)
     people = TokenReviewer(client)

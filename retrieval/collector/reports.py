@@ -44,6 +44,21 @@ class ReportIndex:
         # Ordered by revision, the latest last.
         self._entries: dict[StreamKey, tuple[int, _Entry]] = {}
 
+    def refresh(self) -> None:
+        """Read what other replicas have written since: one that is gone answers for nothing."""
+        for stream, seq in self._store.reported().items():
+            with self._lock:
+                _, known = self._entries.get(stream, (0, None))
+            if known is not None and known.report.seq >= seq:
+                continue
+            entry = self._read(stream)
+            if entry is None:
+                continue
+            with self._lock:
+                _, known = self._entries.get(stream, (0, None))
+                if known is None or known.report.seq < entry.report.seq:
+                    self._put(entry)
+
     def load(self) -> None:
         """Read what the store has of earlier boots."""
         for namespace, capture in self._store.captures():
@@ -165,7 +180,7 @@ class ReportIndex:
     def _write(self, entry: _Entry, now: float) -> None:
         text = dump_stored(StoredReport(entry.report, entry.received_at))
         try:
-            self._store.write_report(entry.stream, text)
+            self._store.write_report(entry.stream, text, entry.report.seq)
         except (StoreFull, StoreFailed) as error:
             _log.warning(
                 "report not written", extra={"stream": entry.stream.path, "error": str(error)}

@@ -233,7 +233,7 @@ def test_the_list_names_every_file_with_a_packet(files: Files) -> None:
     put(files, HEADER, 3)
     put(files, HEADER + a_record(FIRST), interface="br@x")
     files.store.write_report(
-        STREAM, f'{{"received_at": 5, "report": {a_report(dropped=3)}}}'.encode()
+        STREAM, f'{{"received_at": 5, "report": {a_report(dropped=3)}}}'.encode(), 1
     )
     listed = files.ask(f"{BASE}/files").json
     assert listed is not None
@@ -410,7 +410,7 @@ def test_a_finished_captures_files_can_be_deleted_and_its_reports_stay(
     files: Files, path: str
 ) -> None:
     files.api.captures = [a_capture(phase="Finished")]
-    files.store.write_report(STREAM, b"{}")
+    files.store.write_report(STREAM, b"{}", 1)
     put(files, a_pcap())
     answer = files.ask(path, method="DELETE", who="owner")
     assert (answer.status_code, answer.text) == (200, "1 files deleted\n")

@@ -175,7 +175,7 @@ def test_drops_are_told_once_for_a_pod(merged: Merged) -> None:
     merged.put(20, interface="net1")
     merged.put(30, stream=OTHER)
     report = parse_report(a_report(received=9, dropped=4))
-    merged.store.write_report(STREAM, dump_stored(StoredReport(report, 2.0)))
+    merged.store.write_report(STREAM, dump_stored(StoredReport(report, 2.0)), 1)
     told = only(merged.values(), Statistics)
     assert [(s.interface, s.received, s.dropped) for s in told] == [(0, 9, 4), (1, None, None)]
     assert told[0].comments == ("counters are of all interfaces of this pod together",)
@@ -509,7 +509,7 @@ def test_a_file_that_is_deleted_while_it_is_open_is_read_to_its_end(merged: Merg
 
 def shipped(merged: Merged, dropped: int = 0, is_last: bool = True) -> None:
     report = parse_report(a_report(received=9, dropped=dropped, shipped=is_last))
-    merged.store.write_report(STREAM, dump_stored(StoredReport(report, 2.0)))
+    merged.store.write_report(STREAM, dump_stored(StoredReport(report, 2.0)), 1)
 
 
 def finish(world: World) -> None:

@@ -82,7 +82,7 @@ def test_a_report_that_a_power_cut_left_unreadable_is_passed_over(
 ) -> None:
     take(index, a_report(1))
     take(index, a_report(1), stream=OTHER)
-    store.write_report(STREAM, b'{"received_at": 5, "rep')
+    store.write_report(STREAM, b'{"received_at": 5, "rep', 1)
     again = ReportIndex(store)
     again.load()
     _, entries = again.since("")
