@@ -50,6 +50,11 @@ fuzz: tools ## any bytes through the readers of capture files (FUZZ_SECONDS=600)
 	@mkdir -p $(CACHE)/fuzz-formats
 	$(PYTHON) -m tests.fuzz.formats $(CACHE)/fuzz-formats -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -artifact_prefix=$(CACHE)/fuzz-formats-
 
+.PHONY: soak
+SOAK := --kills 1000 --pods 20
+soak: tools ## 1 000 random kills while 20 pods capture numbered packets (SOAK="--kills N --pods N")
+	nice $(PYTHON) -m tests.soak $(SOAK)
+
 .PHONY: demo
 demo: tools ## the walk-through on a disposable real cluster, or on KUBECONFIG's
 	$(PYTHON) -m demo

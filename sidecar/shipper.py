@@ -319,7 +319,9 @@ class Shipper:
         else:
             self._refused(capture, answer)
             return
-        self._accept(capture, segment, received, answer, completed=segment.sealed)
+        if not received.complete:
+            segment.sealed = False  # the collector died between all bytes and their end
+        self._accept(capture, segment, received, answer, completed=False)
 
     def _accept(
         self,

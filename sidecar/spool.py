@@ -117,7 +117,9 @@ class CaptureSpool:
             # shipping thread may be asleep, with nothing to do for the others.
             news = not self._said or status.differs(self.status)
             self._said = True
-            self.status = status
+            dropped, self.status = self.status.dropped, status
+            if status.dropped > dropped and not news:
+                self.save_quietly()  # nobody else remembers them when this worker is killed
             if news:
                 self.report_due = True
                 self.save_quietly()

@@ -28,7 +28,7 @@ from certs.issue import new_leaf, new_root
 from nightcap.contract import paths as sidecar_paths
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH, KubeClient
-from nightcap.kube.errors import ApiError
+from nightcap.kube.errors import ApiError, Conflict
 from tests.cluster import build, programs
 from tests.cluster.certificates import Authority, Identity, kubeconfig, write_signing_pair
 from tests.cluster.progress import to_stderr
@@ -86,13 +86,18 @@ class PrivateApi:
             )  # fmt: skip
         return log
 
+    def restart(self, word: str) -> None:
+        """kill -9 of the program with this word in its command line, and start it again."""
+        killed = next(program for program in self._programs if word in str(program.args))
+        self._programs.remove(killed)
+        killed.kill()
+        killed.wait(10)
+        assert isinstance(killed.args, tuple)
+        self.run(Path(killed.args[0]).name, *killed.args)
+
     def pid_of(self, word: str) -> int:
         """The process among ours whose command line has this word."""
-        return next(
-            program.pid
-            for program in self._programs
-            if isinstance(program.args, list) and word in map(str, program.args)
-        )
+        return next(program.pid for program in self._programs if word in str(program.args))
 
     def newest_pid(self) -> int:
         """The process that was started last."""
@@ -118,17 +123,13 @@ class PrivateApi:
         assert done.returncode == 0, done.stderr
 
     def namespace(self, name: str, **labels: str) -> str:
-        """Make a namespace with the account that its pods run as."""
-        self.client.request(
-            "POST",
-            paths.namespaces(),
-            body={"metadata": {"name": name, "labels": labels}},
-        )
-        self.client.request(
-            "POST",
-            f"{paths.namespace(name)}/serviceaccounts",
-            body={"metadata": {"name": "default"}},
-        )
+        """Make a namespace, if there is none yet, with the account that its pods run as."""
+        for path, metadata in (
+            (paths.namespaces(), {"name": name, "labels": labels}),
+            (f"{paths.namespace(name)}/serviceaccounts", {"name": "default"}),
+        ):
+            with contextlib.suppress(Conflict):
+                self.client.request("POST", path, body={"metadata": metadata})
         return name
 
     def create_pod(
