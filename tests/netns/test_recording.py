@@ -333,7 +333,7 @@ def test_bad_filters_missing_interfaces_and_bad_orders_are_states_not_ends(pod: 
 
 def test_a_long_filter_is_open_when_the_marker_says_so_and_holds_up_nobody(pod: Pod) -> None:
     """The slowest known to compile; it is compiled in a helper process first."""
-    slow = " or ".join(["portrange 5300-5360"] * 46)
+    slow = " or ".join(["portrange 5300-5360"] * 44)
     pod.order(an_order(id=ID_2, filter=slow), an_order())
     pod.start()
     pod.wait_open()
