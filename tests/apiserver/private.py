@@ -91,7 +91,7 @@ class PrivateApi:
         return next(
             program.pid
             for program in self._programs
-            if isinstance(program.args, list) and word in map(str, program.args)
+            if isinstance(program.args, tuple) and word in program.args
         )
 
     def kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:

@@ -139,7 +139,7 @@ class KnownCluster:
     limit_ranges: tuple[LimitRange, ...] = ()
     quotas: tuple[ResourceQuota, ...] = ()
 
-    def namespace(self, name: str) -> NamespaceFacts:
+    def namespace(self, name: str, *, wait: bool = True) -> NamespaceFacts:
         return NamespaceFacts(name, self.enabled, self.limit_ranges, self.quotas)
 
     def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]:
