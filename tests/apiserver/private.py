@@ -28,7 +28,7 @@ from certs.issue import new_leaf, new_root
 from nightcap.contract import paths as sidecar_paths
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH, KubeClient
-from nightcap.kube.errors import ApiError
+from nightcap.kube.errors import ApiError, Conflict
 from tests.cluster import build, programs
 from tests.cluster.certificates import Authority, Identity, kubeconfig, write_signing_pair
 from tests.cluster.progress import to_stderr
@@ -86,13 +86,22 @@ class PrivateApi:
             )  # fmt: skip
         return log
 
+    def restart(self, word: str) -> None:
+        """kill -9 of the program with this word in its command line, and start it again."""
+        killed = next(program for program in self._programs if word in str(program.args))
+        self._programs.remove(killed)
+        killed.kill()
+        killed.wait(10)
+        assert isinstance(killed.args, tuple)
+        self.run(Path(killed.args[0]).name, *killed.args)
+
     def pid_of(self, word: str) -> int:
         """The process among ours whose command line has this word."""
-        return next(
-            program.pid
-            for program in self._programs
-            if isinstance(program.args, tuple) and word in program.args
-        )
+        return next(program.pid for program in self._programs if word in str(program.args))
+
+    def newest_pid(self) -> int:
+        """The process that was started last."""
+        return self._programs[-1].pid
 
     def kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """kubectl as the administrator, with what it says on both outputs."""
@@ -114,17 +123,13 @@ class PrivateApi:
         assert done.returncode == 0, done.stderr
 
     def namespace(self, name: str, **labels: str) -> str:
-        """Make a namespace with the account that its pods run as."""
-        self.client.request(
-            "POST",
-            paths.namespaces(),
-            body={"metadata": {"name": name, "labels": labels}},
-        )
-        self.client.request(
-            "POST",
-            f"{paths.namespace(name)}/serviceaccounts",
-            body={"metadata": {"name": "default"}},
-        )
+        """Make a namespace, if there is none yet, with the account that its pods run as."""
+        for path, metadata in (
+            (paths.namespaces(), {"name": name, "labels": labels}),
+            (f"{paths.namespace(name)}/serviceaccounts", {"name": "default"}),
+        ):
+            with contextlib.suppress(Conflict):
+                self.client.request("POST", path, body={"metadata": metadata})
         return name
 
     def create_pod(
@@ -226,7 +231,7 @@ class Installation:
         self.log = api.run(
             "webhook", sys.executable, "-m", "webhook",
             environ={
-                "KUBECONFIG": str(self._own_kubeconfig()),
+                "KUBECONFIG": str(own_kubeconfig(self.api, "nightcap-webhook")),
                 "NIGHTCAP_SIDECAR_IMAGE": SIDECAR_IMAGE,
                 "NIGHTCAP_TLS_DIR": str(tls),
                 "NIGHTCAP_LISTEN_PORT": str(self.port),
@@ -287,20 +292,22 @@ class Installation:
         }
         self.api.apply(secret, *collector, *self.webhooks())
 
-    def _own_kubeconfig(self) -> Path:
-        """As the manifests' service account: what it may not do fails here as on a cluster."""
-        token = self.api.kubectl("-n", "nightcap-system", "create", "token", "nightcap-webhook")
-        assert token.returncode == 0, token.stderr
-        found = json.loads(self.api.kubeconfig.read_text())
-        found["users"][0]["user"] = {"token": token.stdout.strip()}
-        file = self.api.folder / "webhook-kubeconfig"
-        file.write_text(json.dumps(found))
-        return file
-
     def decisions(self) -> list[dict[str, Any]]:
         """Its log lines about requests, oldest first."""
         lines = (json.loads(line) for line in self.log.read_text().splitlines())
         return [line for line in lines if line["event"] == "admission"]
+
+
+def own_kubeconfig(api: PrivateApi, account: str) -> Path:
+    """As one of our service accounts: what it may not do fails here as on a cluster."""
+    file = api.folder / f"{account}-kubeconfig"
+    if not file.exists():
+        token = api.kubectl("-n", "nightcap-system", "create", "token", account)
+        assert token.returncode == 0, token.stderr
+        found = json.loads(api.kubeconfig.read_text())
+        found["users"][0]["user"] = {"token": token.stdout.strip()}
+        file.write_text(json.dumps(found))
+    return file
 
 
 def _base64(text: str) -> str:

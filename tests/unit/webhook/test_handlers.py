@@ -242,3 +242,18 @@ def test_a_filter_that_could_not_be_compiled_in_time_is_let_through_and_told(han
     if handler is CaptureHandler:
         (warning,) = outcome.answer.warnings
         assert "the filter took longer than 0.001 s to compile; " in warning
+
+
+def test_while_injection_is_off_new_pods_start_without_and_lose_forged_annotations():
+    pod = a_pod(meta={"annotations": {keys.ORDERS: "x"}})
+    outcome = ask(pods(KnownCluster(injecting=False)), a_review(object=pod))
+    assert (outcome.decision, outcome.reason) == ("skipped", "injection-off")
+    assert apply(pod, outcome.answer.patch)["metadata"]["annotations"] == {}
+    (warning,) = outcome.answer.warnings
+    assert "switched off" in warning
+
+
+def test_a_pod_that_was_injected_by_this_creation_keeps_its_sidecar_when_injection_goes_off():
+    created = apply(a_pod(), ask(pods(), a_review(object=a_pod())).answer.patch)
+    outcome = ask(pods(KnownCluster(injecting=False)), a_review(object=created))
+    assert outcome.decision == "kept"
