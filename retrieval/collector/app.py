@@ -7,6 +7,7 @@ GET           /healthz, /readyz                                nobody's token
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from retrieval.collector.admission import (
     CaptureUnreadable,
     NotAllowed,
 )
+from retrieval.collector.pacing import Pace
 from retrieval.collector.reports import ReportIndex
 from retrieval.collector.tokens import SidecarTokens
 from retrieval.collector.uploads import BadUpload, Method, Upload, link_type, parse_upload
@@ -41,8 +43,10 @@ from retrieval.store.base import OffsetConflict, Store, StoreFailed, StoreFull, 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-DURABLE_SECONDS: Final = 10.0
-"""How long an answer waits for the disk; after that it says that less is durable."""
+DURABLE_SECONDS: Final = 2.0
+"""How long the answer to a segment's end waits for the disk; then it says that less is durable."""
+MAX_WAITING: Final = 16
+"""So many answers at once: the others are given at once, and their sidecars ask again."""
 RETRY_AFTER_SECONDS: Final = 2
 ENDED: Final = 0
 """`Nightcap-Until` of a capture that has ended: the past by every clock, however wrong."""
@@ -106,6 +110,8 @@ class CollectorApp:
         self._reports = reports
         self._parties = parties
         self._nameless: dict[StreamKey, Nameless] = {}
+        self._pace = Pace(store.pace_seconds)
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -171,7 +177,7 @@ class CollectorApp:
 
     def _look(self, key: SegmentKey, admitted: Admitted) -> Answer:
         state = self._store.segment(key)
-        durable = self._store.wait_durable(key, state.size, DURABLE_SECONDS)
+        durable = self._durable(key, state.size, ended=state.complete)
         headers = self._headers(state.size, durable, admitted, self._room(admitted, 0))
         headers[uploads.COMPLETE] = uploads.format_boolean(state.complete)
         return Answer(HTTPStatus.NO_CONTENT, headers)
@@ -198,7 +204,7 @@ class CollectorApp:
             headers = self._headers(known.size, known.durable, admitted, room)
             headers[uploads.COMPLETE] = uploads.format_boolean(known.complete)
             return _refuse(HTTPStatus.CONFLICT, _conflict(upload, conflict), headers)
-        durable = self._make_durable(key, state.size)
+        durable = self._durable(key, state.size, ended=state.complete)
         if body:
             metrics.APPENDED_BYTES.inc(len(body))
             self._drop_oldest(admitted)
@@ -246,12 +252,20 @@ class CollectorApp:
         if self._store.segment(key).size == 0:
             self._store.set_link(key, link_type(body))
 
-    def _make_durable(self, key: SegmentKey, size: int) -> int:
+    def _durable(self, key: SegmentKey, size: int, *, ended: bool) -> int:
+        """How much of a segment is safe so far; of one that has ended, soon all of it.
+
+        No thread is held for the disk while a segment grows: the next answer tells. At its end
+        there is no next one, and a moment's patience saves its sidecar a question.
+        """
+        patient = ended and self._waiting.acquire(blocking=False)
         started = time.monotonic()
-        durable = self._store.wait_durable(key, size, DURABLE_SECONDS)
-        if size:
-            metrics.DURABLE_SECONDS.observe(time.monotonic() - started)
-        return durable
+        try:
+            return self._store.wait_durable(key, size, DURABLE_SECONDS if patient else 0.0)
+        finally:
+            if patient:
+                self._waiting.release()
+                metrics.DURABLE_SECONDS.observe(time.monotonic() - started)
 
     def _room(self, admitted: Admitted, coming_bytes: int) -> Room:
         limit, when_full = _limit(admitted)
@@ -273,7 +287,7 @@ class CollectorApp:
         return {
             uploads.OFFSET: str(size),
             uploads.DURABLE: str(durable),
-            uploads.PACE: f"{self._store.pace_seconds:g}",
+            uploads.PACE: f"{self._pace.look(time.monotonic(), time.process_time()):.3g}",
             **_until(admitted, room),
         }
 

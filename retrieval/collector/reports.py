@@ -9,10 +9,10 @@ import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
-from nightcap.contract.reports import Report
+from nightcap.contract.reports import Report, report_value
 from nightcap.contract.segments import StreamKey
 from retrieval.collector.file_names import FileNames
 from retrieval.store.base import Store, StoreFailed, StoreFull, StreamMeta
@@ -157,7 +157,7 @@ class ReportIndex:
             "capture": stream.capture,
             "namespace": stream.namespace,
             "pod": {"name": entry.meta.pod, "uid": stream.pod_uid, "node": entry.meta.node},
-            "report": asdict(entry.report),
+            "report": report_value(entry.report),
             "received_at": entry.received_at,
             # The newest alone: what the controller can tell in a status is bounded.
             "files": {
