@@ -119,7 +119,7 @@ class CaptureSpool:
             self._said = True
             dropped, self.status = self.status.dropped, status
             if status.dropped > dropped and not news:
-                self._save_quietly()  # nobody else remembers them when this worker is killed
+                self.save_quietly()  # nobody else remembers them when this worker is killed
             if news:
                 self.report_due = True
                 self.save_quietly()
