@@ -37,7 +37,7 @@ e2e: tools ## end-to-end tests on the disposable cluster, or on KUBECONFIG's
 
 .PHONY: test
 test: check ## all checks and tests that CI runs (10 minutes with a warm cache)
-	$(PYTHON) -m pytest -n 4 tests
+	$(PYTHON) -m pytest -n 4 --maxschedchunk=1 tests
 
 .PHONY: test-all
 test-all: test ## what CI runs, and what takes longer or needs more parts built; fuzzing
@@ -65,8 +65,8 @@ cluster: tools ## boot (or reuse) the disposable cluster and print its KUBECONFI
 	@$(PYTHON) -m tests.cluster env
 
 .PHONY: cluster-down
-cluster-down: tools ## end the disposable cluster without a trace
-	@$(PYTHON) -m tests.cluster down
+cluster-down: tools ## end the disposable cluster (and the tests' second one) without a trace
+	@$(PYTHON) -m tests.cluster down --all
 
 .PHONY: image
 image: tools ## build the images, and load them into the disposable cluster if it runs

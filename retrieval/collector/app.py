@@ -155,7 +155,10 @@ class CollectorApp:
         if path == "/readyz":
             if self._parties.is_ready():
                 return Answer(HTTPStatus.OK, body=b"ok\n")
-            return _later("not ready: waiting for certificates or the API server")
+            lacking = "certificates or the API server"
+            if self._store.fault() is not None:
+                lacking = "the store, see the log"
+            return _later(f"not ready: waiting for {lacking}")
         token = bearer_token(environ.get("HTTP_AUTHORIZATION"), None)
         if path == REPORTS_PATH and method == "GET":
             return self._read_reports(token, query)

@@ -8,16 +8,18 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final
 
-from nightcap.contract.reports import Report
+from nightcap.contract.reports import Report, report_value
 from nightcap.contract.segments import StreamKey
 from retrieval.collector.file_names import FileNames
 from retrieval.store.base import Store, StoreFailed, StoreFull, StreamMeta
 from retrieval.stored_reports import StoredReport, dump_stored, load_stored
 
 WRITE_SECONDS: Final = 30.0
+READ_AT_ONCE: Final = 16
 
 _log = logging.getLogger(__name__)
 
@@ -61,9 +63,14 @@ class ReportIndex:
 
     def load(self) -> None:
         """Read what the store has of earlier boots."""
-        for namespace, capture in self._store.captures():
-            for stream in self._store.streams(namespace, capture):
-                entry = self._read(stream)
+        streams = (
+            stream
+            for namespace, capture in self._store.captures()
+            for stream in self._store.streams(namespace, capture)
+        )
+        # Many at once: a store may be a network away.
+        with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+            for entry in pool.map(self._read, streams):
                 if entry is not None:
                     with self._lock:
                         self._put(entry)
@@ -150,7 +157,7 @@ class ReportIndex:
             "capture": stream.capture,
             "namespace": stream.namespace,
             "pod": {"name": entry.meta.pod, "uid": stream.pod_uid, "node": entry.meta.node},
-            "report": asdict(entry.report),
+            "report": report_value(entry.report),
             "received_at": entry.received_at,
             # The newest alone: what the controller can tell in a status is bounded.
             "files": {

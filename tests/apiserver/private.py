@@ -12,6 +12,7 @@ import ipaddress
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -66,10 +67,11 @@ class PrivateApi:
             raise
 
     def close(self) -> None:
-        """End the programs, the newest first; what they hold goes with their folder."""
+        """End the programs with all that they started: nobody needs what they hold."""
         for program in reversed(self._programs):
-            program.kill()
-        for program in self._programs:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
+        for program in reversed(self._programs):
             program.wait(10)
 
     def run(self, name: str, *argv: str, environ: dict[str, str] | None = None) -> Path:
@@ -79,7 +81,7 @@ class PrivateApi:
             self._programs.append(
                 subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-                    cwd=REPOSITORY, env={**os.environ, **(environ or {})},
+                    cwd=REPOSITORY, env={**os.environ, **(environ or {})}, start_new_session=True,
                 )
             )  # fmt: skip
         return log
@@ -96,6 +98,10 @@ class PrivateApi:
     def pid_of(self, word: str) -> int:
         """The process among ours whose command line has this word."""
         return next(program.pid for program in self._programs if word in str(program.args))
+
+    def newest_pid(self) -> int:
+        """The process that was started last."""
+        return self._programs[-1].pid
 
     def kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """kubectl as the administrator, with what it says on both outputs."""
@@ -225,7 +231,7 @@ class Installation:
         self.log = api.run(
             "webhook", sys.executable, "-m", "webhook",
             environ={
-                "KUBECONFIG": str(self._own_kubeconfig()),
+                "KUBECONFIG": str(own_kubeconfig(self.api, "nightcap-webhook")),
                 "NIGHTCAP_SIDECAR_IMAGE": SIDECAR_IMAGE,
                 "NIGHTCAP_TLS_DIR": str(tls),
                 "NIGHTCAP_LISTEN_PORT": str(self.port),
@@ -286,20 +292,22 @@ class Installation:
         }
         self.api.apply(secret, *collector, *self.webhooks())
 
-    def _own_kubeconfig(self) -> Path:
-        """As the manifests' service account: what it may not do fails here as on a cluster."""
-        token = self.api.kubectl("-n", "nightcap-system", "create", "token", "nightcap-webhook")
-        assert token.returncode == 0, token.stderr
-        found = json.loads(self.api.kubeconfig.read_text())
-        found["users"][0]["user"] = {"token": token.stdout.strip()}
-        file = self.api.folder / "webhook-kubeconfig"
-        file.write_text(json.dumps(found))
-        return file
-
     def decisions(self) -> list[dict[str, Any]]:
         """Its log lines about requests, oldest first."""
         lines = (json.loads(line) for line in self.log.read_text().splitlines())
         return [line for line in lines if line["event"] == "admission"]
+
+
+def own_kubeconfig(api: PrivateApi, account: str) -> Path:
+    """As one of our service accounts: what it may not do fails here as on a cluster."""
+    file = api.folder / f"{account}-kubeconfig"
+    if not file.exists():
+        token = api.kubectl("-n", "nightcap-system", "create", "token", account)
+        assert token.returncode == 0, token.stderr
+        found = json.loads(api.kubeconfig.read_text())
+        found["users"][0]["user"] = {"token": token.stdout.strip()}
+        file.write_text(json.dumps(found))
+    return file
 
 
 def _base64(text: str) -> str:

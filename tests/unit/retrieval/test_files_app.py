@@ -10,8 +10,7 @@ from nightcap.contract.segments import StreamKey
 from retrieval.audit import Auditor
 from retrieval.files.app import create_app
 from retrieval.files.people import People
-from retrieval.store.base import StreamMeta
-from retrieval.store.writing import DirectoryStore
+from retrieval.store.base import Store, StreamMeta
 from tests.unit.retrieval.builders import (
     CALICO,
     CAPTURE,
@@ -47,7 +46,7 @@ DELETIONS = (
 class Files:
     """The application, its audit records, and people by their tokens."""
 
-    def __init__(self, store: DirectoryStore, api: FakeApi) -> None:
+    def __init__(self, store: Store, api: FakeApi) -> None:
         self.store, self.api = store, api
         self.audit: list[dict[str, Any]] = []
         auditor = Auditor(lambda line: self.audit.append(json.loads(line)))
@@ -75,7 +74,7 @@ def allow(
 
 
 @pytest.fixture
-def files(store: DirectoryStore, api: FakeApi) -> Files:
+def files(store: Store, api: FakeApi) -> Files:
     """One capture; `reader` may get its files, `owner` delete them, `capturer` neither."""
     for user in ("reader", "owner", "capturer", "elsewhere"):
         api.users[user, "api"] = {"username": user, "groups": ["system:authenticated"]}
