@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import click
 
 import nightcap
-from nightcap.cli import captures, completion, doctor, files, namespaces
+from nightcap.cli import captures, completion, doctor, files, follow, namespaces
 from nightcap.cli.options import cluster_options
 from nightcap.cli.session import Fault
 
@@ -30,6 +30,7 @@ for command in (
     captures.list_captures,
     captures.status,
     captures.rm,
+    follow.follow,
     files.get,
     namespaces.enable,
     namespaces.disable,

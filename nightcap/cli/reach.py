@@ -7,10 +7,10 @@ time as `Nightcap-Authorization`; retrieval asks the API server whose it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from nightcap.cli.session import SYSTEM, Fault, Session
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SERVICE: Final = "https:nightcap-retrieval:443"
 TOKEN_SECONDS: Final = 600
 """The shortest life that the API server gives a token."""
+LONG_TOKEN_SECONDS: Final = 8 * 3600
+"""For an answer that goes on: retrieval asks again and again whether its token still holds."""
 _FROM_RETRIEVAL: Final = "Unknown"
 """Retrieval answers in plain text, which carries no reason of the API server's."""
 
@@ -34,17 +36,27 @@ def capture_path(namespace: str, name: str, *more: str) -> str:
 class Retrieval:
     """Retrieval, as somebody."""
 
-    def __init__(self, session: Session, service_account: str | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        service_account: str | None = None,
+        token_seconds: int = TOKEN_SECONDS,
+    ) -> None:
         """Find the token that says who asks.
 
         Raises:
             Fault: there is none, and how to come by one.
         """
         self._session = session
-        self._token = _token(session, service_account)
+        self._token = _token(session, service_account, token_seconds)
 
     @contextmanager
-    def open(self, path: str) -> Iterator[Download]:
+    def open(
+        self,
+        path: str,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Download]:
         """An answer of any size.
 
         Raises:
@@ -53,10 +65,11 @@ class Retrieval:
         from nightcap.kube import paths
         from nightcap.kube.errors import ApiError
 
+        sent = {"Nightcap-Authorization": f"Bearer {self._token}", "Accept": "*/*"}
+        asked = f"{path}?{urlencode(query)}" if query else path
         try:
             with self._session.client.download(
-                paths.service_proxy(SYSTEM, SERVICE, path),
-                {"Nightcap-Authorization": f"Bearer {self._token}", "Accept": "*/*"},
+                paths.service_proxy(SYSTEM, SERVICE, asked), {**sent, **(headers or {})}
             ) as download:
                 yield download
         except ApiError as error:
@@ -68,7 +81,7 @@ class Retrieval:
             return found
 
 
-def _token(session: Session, service_account: str | None) -> str:
+def _token(session: Session, service_account: str | None, seconds: int) -> str:
     if service_account is None:
         token = session.client.bearer_token()
         if token is None:
@@ -86,7 +99,7 @@ def _token(session: Session, service_account: str | None) -> str:
     body = {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenRequest",
-        "spec": {"expirationSeconds": TOKEN_SECONDS},
+        "spec": {"expirationSeconds": seconds},
     }
     path = paths.service_account_token(namespace, service_account)
     try:

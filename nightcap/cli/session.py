@@ -78,6 +78,11 @@ class Session:
         changed: dict[str, Any] = json.loads(answer)
         return changed
 
+    def delete(self, path: str, uid: str, dry_run: str = "none") -> None:
+        """Delete an object, if it is still the one with this uid."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        self.client.request("DELETE", path, query=dry_run_query(dry_run), body=body)
+
 
 def dry_run_query(dry_run: str) -> dict[str, str]:
     """What a writing request says when nothing is to be kept of it."""
