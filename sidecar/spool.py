@@ -25,7 +25,7 @@ from sidecar.lifecycle import End
 
 LEDGER_FILE: Final = "state.json"
 LEDGER_VERSION: Final = 1
-_SEGMENT: Final = re.compile(r"(\d{8})\.pcap(\.part)?")
+SEGMENT_FILE: Final = re.compile(r"(\d{8})\.pcap(\.part)?")
 _REPORT_BLOCK: Final = 1000
 """Report numbers are reserved in blocks, so that not every report writes the ledger."""
 MARK_BYTES: Final = 512 * 2**10
@@ -376,7 +376,7 @@ class CaptureSpool:
         except BadUploadPath:
             return
         for path in sorted(folder.iterdir()):
-            match = _SEGMENT.fullmatch(path.name)
+            match = SEGMENT_FILE.fullmatch(path.name)
             if match is None:
                 continue
             try:
