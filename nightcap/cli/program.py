@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import click
 
 import nightcap
-from nightcap.cli import captures, completion, doctor, files, follow, namespaces
+from nightcap.cli import attach, captures, completion, doctor, files, follow, namespaces
 from nightcap.cli.options import cluster_options
 from nightcap.cli.session import Fault
 
@@ -31,7 +31,9 @@ for command in (
     captures.status,
     captures.rm,
     follow.follow,
+    files.files,
     files.get,
+    attach.attach,
     namespaces.enable,
     namespaces.disable,
     doctor.doctor,

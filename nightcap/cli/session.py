@@ -47,6 +47,11 @@ class Session:
 
         return default_namespace(self.kubeconfig, self.context)
 
+    def close(self) -> None:
+        """Close connections; the session can be used again."""
+        if "client" in self.__dict__:
+            self.client.close()
+
     def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One object as it is served."""
         found: dict[str, Any] = json.loads(self.client.request("GET", path, query=query))
