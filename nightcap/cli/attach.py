@@ -35,7 +35,7 @@ _RIGHTS: Final = (
 )
 
 
-@click.command(short_help="Capture in a pod without sidecar, without a restart")
+@click.command()
 @click.argument("pod", shell_complete=PODS)
 @click.option("-f", "--filter", "expression", metavar="EXPRESSION", help="pcap-filter(7).")
 @click.option("--duration", metavar="TIME", default="1h", help="At most so long; default 1h.")

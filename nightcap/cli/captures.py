@@ -30,7 +30,7 @@ from nightcap.cli.options import (
 from nightcap.cli.session import Fault, Session, dry_run_mark, dry_run_query
 
 
-@click.command(short_help="Start a capture of pods")
+@click.command()
 @click.argument("target", nargs=-1, shell_complete=TARGETS)
 @click.option("-l", "--selector", metavar="KEY=VALUE", help="Pods by label, as kubectl takes it.")
 @click.option("--all", "every", is_flag=True, help="Every pod of the namespace.")
@@ -204,7 +204,7 @@ def _hint_not_enabled(session: Session) -> None:
         )
 
 
-@click.command(short_help="Stop captures; their files stay")
+@click.command()
 @click.argument("name", nargs=-1, required=True, shell_complete=CAPTURES)
 @dry_run_option
 @output_option("name", "json", "yaml")
@@ -225,7 +225,7 @@ def stop(context: click.Context, name: tuple[str, ...], dry_run: str, output: st
         _print_written(stopped, output, f"stopped{dry_run_mark(dry_run)}; its files stay")
 
 
-@click.command("list", short_help="List captures")
+@click.command("list")
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Of all namespaces.")
 @output_option("wide", "name", "json", "yaml")
 @cluster_options
@@ -261,7 +261,7 @@ def list_captures(context: click.Context, everywhere: bool, output: str | None) 
     click.echo(_out.table(rows))
 
 
-@click.command(short_help="Say what a capture does, and why nothing is captured")
+@click.command()
 @click.argument("name", shell_complete=CAPTURES)
 @output_option("name", "json", "yaml")
 @cluster_options
@@ -288,7 +288,7 @@ def status(context: click.Context, name: str, output: str | None) -> None:
             click.echo(_out.line(line))
 
 
-@click.command(short_help="Delete captures and their files")
+@click.command()
 @click.argument("name", nargs=-1, required=True, shell_complete=CAPTURES)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @dry_run_option

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nightcap.cli.received import Found
 
 
-@click.command(short_help="Fetch what a capture has recorded")
+@click.command()
 @click.argument("name", shell_complete=CAPTURES)
 @click.option("--pod", "pods", multiple=True, metavar="NAME", shell_complete=PODS,
               help="Only this pod's packets; may be repeated.")  # fmt: skip
@@ -94,7 +94,7 @@ def get(
         ) from error
 
 
-@click.command(short_help="List the files of a capture")
+@click.command()
 @click.argument("name", shell_complete=CAPTURES)
 @output_option("wide", "name", "json", "yaml")
 @account_option

@@ -33,7 +33,7 @@ account_option = click.option(
 )  # fmt: skip
 
 
-@click.command(short_help="Show a capture's packets as they arrive")
+@click.command()
 @click.argument("name", shell_complete=CAPTURES)
 @click.option("--pod", "pods", multiple=True, metavar="NAME", shell_complete=PODS,
               help="Only this pod's packets; may be repeated.")  # fmt: skip
