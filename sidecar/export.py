@@ -17,8 +17,8 @@ from nightcap.contract.orders import CAPTURE_ID
 from nightcap.contract.streaming import EXPORT_INDEX, VERSION
 from nightcap.pcap import formats
 from sidecar import log
+from sidecar.recovery import SEGMENT_FILE
 from sidecar.settings import Settings
-from sidecar.spool import SEGMENT_FILE
 
 _MOST: Final = 1000
 """Files that are held open at once; a spool has far fewer."""
@@ -31,7 +31,8 @@ def main() -> int:
         log.error("bad request", message=f"{capture[:80]!r} is no uid of a capture")
         return 2
     try:
-        export(Settings.from_environ(os.environ).spool_dir / capture, sys.stdout.buffer)
+        spool = Path(Settings.from_environ(os.environ).spool_dir)
+        export(spool / capture, sys.stdout.buffer)
         sys.stdout.buffer.flush()
     except OSError as error:
         log.error("export failed", message=str(error))
