@@ -5,7 +5,7 @@ clock, and after its actions were performed there is nothing more to do.
 """
 
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from controller.actions import Action, DeleteCapture, PatchOrders, RecordEvent, capture_ref, pod_ref
@@ -154,7 +154,7 @@ def _entry(
     if is_released(until, report, now):
         return None
     if settings is None:
-        return replace(present, until=until)
+        return present._replace(until=until)
     return order_of(judged.capture, settings, until)
 
 
@@ -211,7 +211,7 @@ def _says(text: str | None, orders: Orders) -> bool:
     except BadOrders:
         return False
     by_id = tuple(sorted(current.captures, key=lambda entry: entry.id))
-    return replace(current, captures=by_id) == orders
+    return current._replace(captures=by_id) == orders
 
 
 def _is_expired(judged: Judged, now: float, kept: frozenset[str]) -> bool:

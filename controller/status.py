@@ -144,6 +144,8 @@ def desired_status(
     conditions = [_valid(judged)]
     if judged.capture.source is not None:
         conditions.append(_annotations(faults))
+    if view.injection_off:
+        conditions.append(_injection_off(view.injection_off))
     conditions += [
         _covered(tally, view),
         _reporting(tally, view, running),
@@ -264,6 +266,15 @@ def _annotations(faults: tuple[str, ...]) -> Condition:
     if faults:
         return Condition("AnnotationsValid", "False", "BadAnnotation", _cut("; ".join(faults)))
     return Condition("AnnotationsValid", "True", "Accepted", "the annotations are understood")
+
+
+def _injection_off(why: str) -> Condition:
+    return Condition(
+        "Injecting",
+        "False",
+        "InjectionOff",
+        _cut(f"injection is switched off in the whole cluster, new pods get no sidecar: {why}"),
+    )
 
 
 def _covered(tally: _Tally, view: NamespaceView) -> Condition:

@@ -12,7 +12,8 @@ import msgspec
 from controller.reports import ReportBook
 from controller.view import Judged, Memory, NamespaceView, RetrievalView, judge
 from nightcap.contract.captures import PacketCapture
-from nightcap.contract.objects import Namespace, Pod, Service
+from nightcap.contract.objects import ConfigMap, Namespace, Pod, Service
+from nightcap.contract.switch import why_off
 from nightcap.contract.uploads import COLLECTOR_PORT
 from nightcap.kube.reflector import Change
 
@@ -36,6 +37,7 @@ class World:
         self._pods: dict[str, dict[str, Pod]] = {}
         self._collectors: tuple[tuple[str, int], ...] = ()
         self._retrieval = RetrievalView(asked=False)
+        self._injection_off = ""
 
     def on_namespace(self, change: Change[Namespace]) -> None:
         name = change.object.metadata.name
@@ -81,6 +83,15 @@ class World:
             if collectors == self._collectors:
                 return
             self._collectors = collectors
+        self.mark_all()
+
+    def on_switch(self, change: Change[ConfigMap]) -> None:
+        """Take whether new pods get their sidecar; every status says so when they do not."""
+        injection_off = "" if change.kind == "deleted" else why_off(change.object)
+        with self._lock:
+            if injection_off == self._injection_off:
+                return
+            self._injection_off = injection_off
         self.mark_all()
 
     def on_retrieval(self, retrieval: RetrievalView) -> None:
@@ -129,6 +140,7 @@ class World:
                 reports={judged.uid: self.book.of(judged.uid) for judged in captures},
                 collectors=self._collectors,
                 retrieval=self._retrieval,
+                injection_off=self._injection_off,
                 memory=self.memory,
             )
 

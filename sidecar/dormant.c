@@ -32,8 +32,8 @@
 #ifndef SLOW_POLL_MS
 #define SLOW_POLL_MS 5000
 #endif
-#define FIRST_BACKOFF_MS 100
-#define LAST_BACKOFF_MS 30000
+enum { UNWATCHED = -1, BY_SIGNAL = -2 }; /* poll() passes over both */
+enum { FIRST_BACKOFF_MS = 100, LAST_BACKOFF_MS = 30000 };
 #define STEADY_MS 60000 /* a worker that lived so long begins its backoff anew */
 
 static char orders_file[4096], data_link[4096], open_marker[4096];
@@ -84,8 +84,7 @@ static long long now_ms(void) {
 static int have_orders(void) {
     char text[256];
     ssize_t count;
-    int fd, found = 0;
-    /* The folder behind the link goes right after a swap: try again when it is missing. */
+    int fd, found = 0; /* the folder behind the link goes right after a swap: try again when it is missing */
     for (int attempt = 0; (fd = open(orders_file, O_RDONLY | O_CLOEXEC)) < 0; attempt++)
         if (attempt == 3)
             return 0;
@@ -122,8 +121,7 @@ static pid_t start_worker(void) {
     pid_t worker = fork();
     if (worker == 0) {
         sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, 0);
+        sigemptyset(&none), sigprocmask(SIG_SETMASK, &none, 0);
         execve(arguments[0], arguments, environ);
         say("error", "worker cannot be started", "errno", errno);
         _exit(127);
@@ -131,15 +129,18 @@ static pid_t start_worker(void) {
     return worker;
 }
 
-/* On gVisor's and old Kata's 9p and newer Kata's virtiofs inotify is there but stays silent. */
+/* A descriptor to poll, or one of the above. Notification is there but silent on gVisor's and old Kata's 9p and
+ * newer Kata's virtiofs. A node's pods share 128 inotify instances by default; the older dnotify has no limit. */
 static int watch_orders(const char *orders_dir) {
     struct statfs system;
-    int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (fd >= 0 && inotify_add_watch(fd, orders_dir, IN_MOVED_TO | IN_ONLYDIR) >= 0 &&
-        statfs(orders_dir, &system) == 0 && system.f_type != V9FS_MAGIC && system.f_type != FUSE_SUPER_MAGIC)
-        return fd;
+    if (statfs(orders_dir, &system) == 0 && system.f_type != V9FS_MAGIC && system.f_type != FUSE_SUPER_MAGIC) {
+        int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK), folder = open(orders_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0 && inotify_add_watch(fd, orders_dir, IN_MOVED_TO | IN_ONLYDIR) >= 0)
+            return close(folder), fd;
+        if (folder >= 0 && fcntl(folder, F_NOTIFY, DN_RENAME | DN_MULTISHOT) == 0) return BY_SIGNAL;
+    }
     say("warning", "orders cannot be watched, looking at them now and then", "every_s", SLOW_POLL_MS / 1000);
-    return -1; /* poll() passes over it */
+    return UNWATCHED;
 }
 
 int main(int count, char **arguments) {
@@ -152,17 +153,16 @@ int main(int count, char **arguments) {
         return strcmp(arguments[1], "--wait") ? 0 : wait_open(count > 2 ? arguments[2] : "3s");
 
     sigset_t mask;
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGCHLD), sigaddset(&mask, SIGTERM), sigaddset(&mask, SIGINT);
+    sigemptyset(&mask), sigaddset(&mask, SIGCHLD), sigaddset(&mask, SIGTERM), sigaddset(&mask, SIGINT), sigaddset(&mask, SIGIO);
     sigprocmask(SIG_BLOCK, &mask, 0);
     unlink(open_marker); /* of an earlier life of this container */
     struct pollfd wake[] = {{signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK), POLLIN, 0}, {watch_orders(orders_dir), POLLIN, 0}};
     char seen[256], now[256], events[4096];
     struct signalfd_siginfo got;
-    pid_t worker = 0;
     read_version(seen); /* first, so that a swap between the two is a change */
     int due = have_orders(), stopping = 0, status;
     long long started = 0, not_before = 0, backoff = FIRST_BACKOFF_MS;
+    pid_t worker = 0;
     for (;;) {
         if (due && !worker && !stopping && now_ms() >= not_before) {
             read_version(seen); /* before the start, so that a swap during it is a change */
@@ -173,11 +173,11 @@ int main(int count, char **arguments) {
         if (stopping && !worker)
             return 0;
         long long rest = not_before > now_ms() ? not_before - now_ms() : 0;
-        poll(wake, 2, worker ? -1 : due ? (int)rest : wake[1].fd < 0 ? SLOW_POLL_MS : -1);
+        poll(wake, 2, worker ? -1 : due ? (int)rest : wake[1].fd == UNWATCHED ? SLOW_POLL_MS : -1);
         while (wake[1].fd >= 0 && read(wake[1].fd, events, sizeof events) > 0)
             ;
         while (read(wake[0].fd, &got, sizeof got) == sizeof got)
-            if (got.ssi_signo != SIGCHLD && (stopping = 1) && worker)
+            if (got.ssi_signo != SIGCHLD && got.ssi_signo != SIGIO && (stopping = 1) && worker)
                 kill(worker, SIGTERM);
         for (pid_t gone; (gone = waitpid(-1, &status, WNOHANG)) > 0;) {
             if (gone != worker)

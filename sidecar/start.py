@@ -8,25 +8,11 @@ compiled at each start, so it holds little else.
 import gc
 import os
 import sys
-from types import ModuleType
-
-
-class Later(ModuleType):
-    """Stands for a module until something of it is used."""
-
-    def __getattr__(self, name: str) -> object:
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(__import__(self.__name__), name)
-
 
 if __name__ == "__main__":
     # Until the captures are open there is nothing to collect; the worker turns it on again.
     gc.disable()
     sys.path.insert(0, __file__.rsplit("/", 2)[0])
-    # `dataclasses` imports it for classes without a docstring, which we have none of: with what it
-    # imports in turn it is a sixth of the time until the capture is open, and 2 MB.
-    sys.modules["inspect"] = Later("inspect")
 
     from sidecar.worker import main
 

@@ -13,6 +13,7 @@ import msgspec
 
 from nightcap.contract import keys
 from nightcap.contract.assignment import ResolvedCapture, orders_of_new_pod
+from nightcap.pcap.bounded import NotCompiledInTime
 from webhook import injection
 from webhook.constraints import Refused, fit
 from webhook.eligibility import SENTENCES, Inject, Keep, Skip, SkipReason, decide
@@ -43,6 +44,9 @@ class Cluster(Protocol):
 
     @property
     def collectors(self) -> tuple[tuple[str, int], ...]: ...
+
+    @property
+    def injecting(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,9 @@ class PodHandler:
 
     def _admit(self, pod: Pod, namespace: NamespaceFacts, level: Level) -> Outcome:
         decision = decide(pod, namespace, level, own_namespace=self._own_namespace)
+        # A pod that has it already was injected a moment ago, by this very creation.
+        if isinstance(decision, Inject) and not self._cluster.injecting:
+            decision = Skip(SkipReason.INJECTION_OFF)
         if not isinstance(decision, Skip):
             template = self._template()
             if injection.has_room(pod, template):
@@ -166,8 +173,8 @@ class CaptureHandler:
             return Outcome(Answer(), "allowed", "not-a-capture")
         try:
             faults = capture_faults(request, self._check_filter)
-        except FilterCheckBusy as error:
-            return Outcome(Answer(warnings=(f"nightcap: {error}",)), "allowed", "busy")
+        except NotCompiled as error:
+            return Outcome(Answer(warnings=(f"nightcap: {error}",)), "allowed", error.reason)
         if not faults:
             return Outcome(Answer(), "allowed")
         refusal = f"capture {request.name or '(unnamed)'} is refused: {'; '.join(faults)}"
@@ -184,20 +191,28 @@ class AnnotationHandler:
     def __call__(self, request: Request) -> Outcome:
         try:
             faults = annotation_faults(request, self._check_filter)
-        except FilterCheckBusy:
-            return Outcome(Answer(), "allowed", "busy")
+        except NotCompiled as error:
+            return Outcome(Answer(), "allowed", error.reason)
         warnings = tuple(f"nightcap: {fault}" for fault in faults)
         return Outcome(Answer(warnings=warnings), "allowed", "faults" if faults else "")
 
 
-class FilterCheckBusy(RuntimeError):
-    """Too many filters are being compiled; this one is let through unseen."""
+class NotCompiled(RuntimeError):
+    """A filter was not looked at, by no fault of its own; it is let through.
+
+    Attributes:
+        reason: `busy` when too many others were being compiled, `slow` when it took too long.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"the filter {what}; whether it compiles, the capture's status will tell")
+        self.reason = reason
 
 
 class FilterCheck:
     """Compiles few filters at a time, so that nobody's filters keep pods waiting.
 
-    A filter that slips through is refused by the controller and by the sidecar.
+    A filter that slips through is refused by the sidecar, and the capture's status says so.
     """
 
     def __init__(
@@ -209,9 +224,11 @@ class FilterCheck:
 
     def __call__(self, expression: str) -> str | None:
         if not self._places.acquire(timeout=self._patience_seconds):
-            raise FilterCheckBusy("the filter was not compiled now; the capture's status will tell")
+            raise NotCompiled("was not compiled now", "busy")
         try:
             return self._check_filter(expression)
+        except NotCompiledInTime as error:
+            raise NotCompiled(str(error), "slow") from error
         finally:
             self._places.release()
 

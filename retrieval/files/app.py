@@ -27,7 +27,7 @@ from retrieval.files.bodies import Body, part_of_file, zip_of_files
 from retrieval.files.catalog import COUNT_SECONDS, CaptureFile, Catalog
 from retrieval.files.streams import LiveSeats, StandingYes, Streams
 from retrieval.files.wanted import BadQuery
-from retrieval.store.base import ReadableStore
+from retrieval.store.base import ReadableStore, StoreFailed, StoreFull
 from retrieval.stored_reports import load_stored
 
 _OPEN_PATHS: Final = frozenset({"/health", "/healthz", "/readyz"})
@@ -394,6 +394,11 @@ def _on_error(error: Exception) -> flask.Response:
         _log.warning("cannot answer now", extra={"error": str(error)})
         answer = _text("the Kubernetes API cannot be asked now; try again", 503)
         answer.headers["Retry-After"] = "2"
+        return answer
+    if isinstance(error, StoreFailed | StoreFull):
+        _log.warning("cannot answer now", extra={"error": str(error)})
+        answer = _text(f"{error}; try again", 503)
+        answer.headers["Retry-After"] = "5"
         return answer
     _log.error("request failed", exc_info=error)
     return _text("retrieval failed; see its log", 500)

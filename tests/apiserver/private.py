@@ -12,6 +12,7 @@ import ipaddress
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from certs.issue import new_leaf, new_root
 from nightcap.contract import paths as sidecar_paths
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH, KubeClient
-from nightcap.kube.errors import ApiError
+from nightcap.kube.errors import ApiError, Conflict
 from tests.apiserver import minors
 from tests.cluster import build, programs
 from tests.cluster.certificates import Authority, Identity, kubeconfig, write_signing_pair
@@ -67,15 +68,12 @@ class PrivateApi:
             raise
 
     def close(self) -> None:
-        """End the programs, the newest first."""
+        """End the programs with all that they started: nobody needs what they hold."""
         for program in reversed(self._programs):
-            program.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
         for program in reversed(self._programs):
-            try:
-                program.wait(10)
-            except subprocess.TimeoutExpired:
-                program.kill()
-                program.wait(10)
+            program.wait(10)
 
     def run(self, name: str, *argv: str, environ: dict[str, str] | None = None) -> Path:
         """Start a program that ends with this server; returns its log."""
@@ -84,18 +82,27 @@ class PrivateApi:
             self._programs.append(
                 subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-                    cwd=REPOSITORY, env={**os.environ, **(environ or {})},
+                    cwd=REPOSITORY, env={**os.environ, **(environ or {})}, start_new_session=True,
                 )
             )  # fmt: skip
         return log
 
+    def restart(self, word: str) -> None:
+        """kill -9 of the program with this word in its command line, and start it again."""
+        killed = next(program for program in self._programs if word in str(program.args))
+        self._programs.remove(killed)
+        killed.kill()
+        killed.wait(10)
+        assert isinstance(killed.args, tuple)
+        self.run(Path(killed.args[0]).name, *killed.args)
+
     def pid_of(self, word: str) -> int:
         """The process among ours whose command line has this word."""
-        return next(
-            program.pid
-            for program in self._programs
-            if isinstance(program.args, list) and word in map(str, program.args)
-        )
+        return next(program.pid for program in self._programs if word in str(program.args))
+
+    def newest_pid(self) -> int:
+        """The process that was started last."""
+        return self._programs[-1].pid
 
     def kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """kubectl as the administrator, with what it says on both outputs."""
@@ -117,17 +124,13 @@ class PrivateApi:
         assert done.returncode == 0, done.stderr
 
     def namespace(self, name: str, **labels: str) -> str:
-        """Make a namespace with the account that its pods run as."""
-        self.client.request(
-            "POST",
-            paths.namespaces(),
-            body={"metadata": {"name": name, "labels": labels}},
-        )
-        self.client.request(
-            "POST",
-            f"{paths.namespace(name)}/serviceaccounts",
-            body={"metadata": {"name": "default"}},
-        )
+        """Make a namespace, if there is none yet, with the account that its pods run as."""
+        for path, metadata in (
+            (paths.namespaces(), {"name": name, "labels": labels}),
+            (f"{paths.namespace(name)}/serviceaccounts", {"name": "default"}),
+        ):
+            with contextlib.suppress(Conflict):
+                self.client.request("POST", path, body={"metadata": metadata})
         return name
 
     def create_pod(
@@ -229,7 +232,7 @@ class Installation:
         self.log = api.run(
             "webhook", sys.executable, "-m", "webhook",
             environ={
-                "KUBECONFIG": str(self._own_kubeconfig()),
+                "KUBECONFIG": str(own_kubeconfig(self.api, "nightcap-webhook")),
                 "NIGHTCAP_SIDECAR_IMAGE": SIDECAR_IMAGE,
                 "NIGHTCAP_TLS_DIR": str(tls),
                 "NIGHTCAP_LISTEN_PORT": str(self.port),
@@ -290,20 +293,22 @@ class Installation:
         }
         self.api.apply(secret, *collector, *self.webhooks())
 
-    def _own_kubeconfig(self) -> Path:
-        """As the manifests' service account: what it may not do fails here as on a cluster."""
-        token = self.api.kubectl("-n", "nightcap-system", "create", "token", "nightcap-webhook")
-        assert token.returncode == 0, token.stderr
-        found = json.loads(self.api.kubeconfig.read_text())
-        found["users"][0]["user"] = {"token": token.stdout.strip()}
-        file = self.api.folder / "webhook-kubeconfig"
-        file.write_text(json.dumps(found))
-        return file
-
     def decisions(self) -> list[dict[str, Any]]:
         """Its log lines about requests, oldest first."""
         lines = (json.loads(line) for line in self.log.read_text().splitlines())
         return [line for line in lines if line["event"] == "admission"]
+
+
+def own_kubeconfig(api: PrivateApi, account: str) -> Path:
+    """As one of our service accounts: what it may not do fails here as on a cluster."""
+    file = api.folder / f"{account}-kubeconfig"
+    if not file.exists():
+        token = api.kubectl("-n", "nightcap-system", "create", "token", account)
+        assert token.returncode == 0, token.stderr
+        found = json.loads(api.kubeconfig.read_text())
+        found["users"][0]["user"] = {"token": token.stdout.strip()}
+        file.write_text(json.dumps(found))
+    return file
 
 
 def _base64(text: str) -> str:

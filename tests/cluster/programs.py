@@ -55,6 +55,10 @@ KUBERNETES_OLDEST = GoPart(
 ETCD = GoPart(name="etcd", packages=("go.etcd.io/etcd/server/v3",), programs=("etcd",))
 DNS = GoPart(name="dns", packages=(".",), programs=("dns",))
 GO_PARTS = (KUBERNETES, ETCD, DNS)
+"""What a boot needs."""
+
+# An S3-speaking server, for the tests of retrieval's object store alone.
+VERSITYGW = GoPart(name="versitygw", packages=("tool",), programs=("versitygw",))
 
 
 def required_version(go_mod: str, module: str) -> str:

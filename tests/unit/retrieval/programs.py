@@ -29,6 +29,7 @@ class Installation:
         self.store = folder / "store"
         self.store.mkdir()
         self.processes: list[subprocess.Popen[bytes]] = []
+        self._ports: dict[str, int] = {}
         now = time.time()
         root = new_root(1, now)
         leaf = new_leaf(root, ["localhost", collector_name(1)], now)
@@ -61,6 +62,7 @@ class Installation:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
+        self._ports[program] = port
         environ = os.environ | {
             "KUBECONFIG": str(self._kubeconfig),
             "NIGHTCAP_STORE": str(self.store),
@@ -95,6 +97,10 @@ class Installation:
                 time.sleep(0.05)
             finally:
                 connection.close()
+
+    def port_of(self, program: str) -> int:
+        """Where a program that was started last listens."""
+        return self._ports[program]
 
     def connect(self, port: int) -> http.client.HTTPSConnection:
         return http.client.HTTPSConnection("localhost", port, context=self.trust, timeout=20)

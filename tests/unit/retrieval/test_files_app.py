@@ -10,8 +10,7 @@ from nightcap.contract.segments import StreamKey
 from retrieval.audit import Auditor
 from retrieval.files.app import create_app
 from retrieval.files.people import People
-from retrieval.store.base import StreamMeta
-from retrieval.store.writing import DirectoryStore
+from retrieval.store.base import Store, StreamMeta
 from tests.unit.retrieval.builders import (
     CALICO,
     CAPTURE,
@@ -47,7 +46,7 @@ DELETIONS = (
 class Files:
     """The application, its audit records, and people by their tokens."""
 
-    def __init__(self, store: DirectoryStore, api: FakeApi) -> None:
+    def __init__(self, store: Store, api: FakeApi) -> None:
         self.store, self.api = store, api
         self.audit: list[dict[str, Any]] = []
         auditor = Auditor(lambda line: self.audit.append(json.loads(line)))
@@ -75,7 +74,7 @@ def allow(
 
 
 @pytest.fixture
-def files(store: DirectoryStore, api: FakeApi) -> Files:
+def files(store: Store, api: FakeApi) -> Files:
     """One capture; `reader` may get its files, `owner` delete them, `capturer` neither."""
     for user in ("reader", "owner", "capturer", "elsewhere"):
         api.users[user, "api"] = {"username": user, "groups": ["system:authenticated"]}
@@ -233,7 +232,7 @@ def test_the_list_names_every_file_with_a_packet(files: Files) -> None:
     put(files, HEADER, 3)
     put(files, HEADER + a_record(FIRST), interface="br@x")
     files.store.write_report(
-        STREAM, f'{{"received_at": 5, "report": {a_report(dropped=3)}}}'.encode()
+        STREAM, f'{{"received_at": 5, "report": {a_report(dropped=3)}}}'.encode(), 1
     )
     listed = files.ask(f"{BASE}/files").json
     assert listed is not None
@@ -410,7 +409,7 @@ def test_a_finished_captures_files_can_be_deleted_and_its_reports_stay(
     files: Files, path: str
 ) -> None:
     files.api.captures = [a_capture(phase="Finished")]
-    files.store.write_report(STREAM, b"{}")
+    files.store.write_report(STREAM, b"{}", 1)
     put(files, a_pcap())
     answer = files.ask(path, method="DELETE", who="owner")
     assert (answer.status_code, answer.text) == (200, "1 files deleted\n")

@@ -88,10 +88,14 @@ class Sleeper:
     def order(self, text: str) -> None:
         swap(self.folder / "orders", text)
 
-    def start(self) -> None:
+    def start(self, *, none_left: bool = False) -> None:
+        command = [str(self.program)]
+        if none_left:
+            script = "echo 0 > /proc/sys/user/max_inotify_instances && exec $0"
+            command = ["unshare", "--map-root-user", "sh", "-c", script, *command]
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [self.program], env=self.environ(), stderr=log, preexec_fn=_inherit_orphans
+                command, env=self.environ(), stderr=log, preexec_fn=_inherit_orphans
             )
 
     def log(self) -> str:
@@ -161,6 +165,21 @@ def test_without_orders_nothing_starts_and_nothing_wakes(sleeper: Sleeper) -> No
     time.sleep(1)
     assert sleeper.switches() == before
     assert sleeper.starts() == []
+    assert sleeper.terminate() == 0
+
+
+def test_where_no_inotify_is_left_it_is_woken_by_dnotify(sleeper: Sleeper) -> None:
+    """All pods of a node share one user's 128 instances: the hundredth sidecar got none."""
+    sleeper.start(none_left=True)
+    time.sleep(0.3)
+    before = sleeper.switches()
+    time.sleep(1)
+    assert sleeper.switches() == before
+    sleeper.order('{"v":1}')
+    sleeper.wait_starts(1)
+    sleeper.order('{"v":2}')
+    sleeper.wait_starts(2)
+    assert "cannot be watched" not in sleeper.log()
     assert sleeper.terminate() == 0
 
 
