@@ -13,24 +13,48 @@ from pathlib import Path
 import pytest
 
 from nightcap.contract import paths
+from tests.cluster import packages
 from tests.netns.pods import swap, wait_for
 
 SOURCE = Path(__file__).parents[3] / "sidecar" / "dormant.c"
 STRICT = ["-Wall", "-Wextra", "-Werror"]
 BUILDS = {
     "as-in-the-image": ["-Os", "-static", "-s"],
+    "arm64": ["-Os", "-static", "-s"],
     "sanitized": ["-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
 }
 
 
-@pytest.fixture(scope="session", params=BUILDS)
+CROSS = {
+    "gcc-aarch64-linux-gnu": "aarch64-linux-gnu-gcc",
+    "libc6-dev-arm64-cross": "/usr/aarch64-linux-gnu/include/stdio.h",
+    "qemu-user-static": "qemu-aarch64-static",
+}
+EM_AARCH64 = 183
+
+
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(b, marks=[pytest.mark.long] if b == "arm64" else []) for b in BUILDS],
+)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     binary = tmp_path_factory.mktemp("dormant") / "dormant"
+    for_arm = request.param == "arm64"
+    if for_arm and (missing := packages.missing_packages(needed=CROSS)):
+        packages.install(missing)
+    compiler = CROSS["gcc-aarch64-linux-gnu"] if for_arm else "gcc"
     subprocess.run(
-        ["gcc", *BUILDS[request.param], *STRICT, "-DSLOW_POLL_MS=300", "-o", binary, SOURCE],
+        [compiler, *BUILDS[request.param], *STRICT, "-DSLOW_POLL_MS=300", "-o", binary, SOURCE],
         check=True,
     )
-    return binary
+    if not for_arm:
+        return binary
+    assert int.from_bytes(binary.read_bytes()[18:20], "little") == EM_AARCH64
+    # The processor is emulated, the kernel is this machine's.
+    wrapper = binary.with_name("emulated")
+    wrapper.write_text(f'#!/bin/sh\nexec qemu-aarch64-static {binary} "$@"\n')
+    wrapper.chmod(0o755)
+    return wrapper
 
 
 @dataclass
