@@ -10,7 +10,8 @@ from typing import Final
 
 from controller.actions import Action, DeleteCapture, PatchOrders, RecordEvent, capture_ref, pod_ref
 from controller.annotations import plan_annotations
-from controller.status import PodFacts, plan_status
+from controller.status import plan_status
+from controller.tally import PodFacts
 from controller.view import NEVER, Judged, NamespaceView, PodReport
 from nightcap.contract import keys
 from nightcap.contract.assignment import fitting_orders, selects
