@@ -59,6 +59,11 @@ class Metrics:
             ["action"],
             registry=self.registry,
         )
+        self.actions_put_off = Counter(
+            "nightcap_controller_actions_put_off",
+            "Writes that the API server asked to bring later (429).",
+            registry=self.registry,
+        )
         self.reconciles_failed = Counter(
             "nightcap_controller_reconciles_failed",
             "Decisions that ended in an error of ours.",

@@ -4,7 +4,7 @@ Bounded whatever the number of pods: sums, nodes and names of files as far as th
 (`controller.files`), messages that name a few pods and count the rest.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from controller.actions import UpdateStatus, capture_ref
@@ -21,11 +21,11 @@ WRITE_EVERY_SECONDS: Final = 5.0
 
 def plan_status(
     judged: Judged,
-    pods: Sequence[PodFacts],
+    pods: Collection[PodFacts],
     view: NamespaceView,
     faults: Mapping[str, tuple[str, ...]],
     now: float,
-    carried: Collection[str] = (),
+    carried: bool = False,
 ) -> tuple[UpdateStatus | None, float]:
     """The write that a capture's status needs, if it is due.
 
@@ -35,7 +35,7 @@ def plan_status(
         view: Its namespace.
         faults: Name of an annotation capture -> what is wrong with the annotations.
         now: Seconds since the epoch.
-        carried: Uids of captures that some living pod's orders hold.
+        carried: Whether some living pod's orders hold it.
 
     Returns:
         (the write or None, when to look again).
@@ -44,9 +44,7 @@ def plan_status(
         return None, NEVER
     capture = judged.capture
     tally = tally_of(judged, pods, view, now)
-    status = desired_status(
-        judged, tally, view, _faults_of(capture, faults), now, judged.uid in carried
-    )
+    status = desired_status(judged, tally, view, _faults_of(capture, faults), now, carried)
     if status == capture.status:
         return None, tally.wake_at
     written_at = view.memory.status_written_at.get(judged.uid)

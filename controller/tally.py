@@ -1,6 +1,6 @@
 """The pods that a capture selects, sorted by what can be said of them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,7 +41,7 @@ class Tally:
     wake_at: float
 
 
-def tally_of(judged: Judged, pods: Sequence[PodFacts], view: NamespaceView, now: float) -> Tally:
+def tally_of(judged: Judged, pods: Collection[PodFacts], view: NamespaceView, now: float) -> Tally:
     """Sort the pods that a capture selects."""
     # A terminating pod is on its way out: it can neither be ordered nor repaired.
     alive = [facts for facts in pods if facts.pod.metadata.deletion_timestamp is None]

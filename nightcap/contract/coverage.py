@@ -6,7 +6,8 @@ from nightcap.contract import keys
 from nightcap.contract.objects import Namespace, Pod
 from nightcap.contract.orders import ORDERS_VERSION
 
-_MIRROR = "kubernetes.io/config.mirror"
+MIRROR = "kubernetes.io/config.mirror"
+"""Annotation of a static pod's copy in the API."""
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 
 
@@ -51,7 +52,7 @@ def why_without_sidecar(pod: Pod, namespace: Namespace | None) -> str:
         return "on the node's own network (hostNetwork), which is never captured"
     if pod.spec.os is not None and pod.spec.os.name == "windows":
         return "on Windows, which is not supported"
-    if pod.metadata.annotation(_MIRROR) is not None:
+    if pod.metadata.annotation(MIRROR) is not None:
         return "static pods of a node, which nobody may change"
     if pod.metadata.label(keys.INJECT) == keys.INJECT_DISABLED:
         return f"opted out by the pod's label {keys.INJECT}={keys.INJECT_DISABLED}"
