@@ -51,6 +51,10 @@ KUBERNETES = GoPart(
 ETCD = GoPart(name="etcd", packages=("go.etcd.io/etcd/server/v3",), programs=("etcd",))
 DNS = GoPart(name="dns", packages=(".",), programs=("dns",))
 GO_PARTS = (KUBERNETES, ETCD, DNS)
+"""What a boot needs."""
+
+# Nodes and pods that nobody runs, for tests and benchmarks at scale alone.
+KWOK = GoPart(name="kwok", packages=("tool",), programs=("kwok",))
 
 
 def required_version(go_mod: str, module: str) -> str:
