@@ -17,7 +17,9 @@ from certs.loop import CertificateLoop
 from certs.publish import CertificateSettings
 from controller.actions import Action, namespace_of
 from controller.apply import Applier
+from controller.canary import CanaryProver
 from controller.decisions import Decisions
+from controller.guard import InjectionGuard, Known
 from controller.health import HealthServer
 from controller.loop import Loop
 from controller.metrics import Metrics
@@ -35,7 +37,8 @@ from controller.view import Memory, decode_capture
 from controller.world import World
 from nightcap.contract import keys
 from nightcap.contract.captures import PacketCapture
-from nightcap.contract.objects import Namespace, ObjectMeta, Pod, Service
+from nightcap.contract.objects import ConfigMap, Namespace, Pod, Service
+from nightcap.contract.switch import SWITCH, is_off
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.elector import Elector
@@ -52,11 +55,6 @@ _CA_CONFIG_MAP: Final = "nightcap-ca"
 _SAY_WAITING_SECONDS: Final = 10.0
 
 
-class _ConfigMap(msgspec.Struct, frozen=True):
-    metadata: ObjectMeta = ObjectMeta()
-    data: dict[str, str] | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Watches:
     """Everything that is watched."""
@@ -67,7 +65,8 @@ class Watches:
     namespaces: Reflector[Namespace]
     services: Reflector[Service]
     slices: Reflector[EndpointSlice]
-    roots: Reflector[_ConfigMap]
+    roots: Reflector[ConfigMap]
+    switch: Reflector[ConfigMap]
 
     @property
     def needed(self) -> tuple[Reflector[Any] | GroupReflector[Any], ...]:
@@ -76,7 +75,14 @@ class Watches:
         The optional group as well: to decide before it is known whether it is there would take
         its captures from the orders, and from the pods what they have recorded.
         """
-        return self.captures, self.calico, self.pods, self.namespaces, self.services
+        return (
+            self.captures,
+            self.calico,
+            self.pods,
+            self.namespaces,
+            self.services,
+            self.switch,
+        )
 
     @property
     def all(self) -> tuple[Reflector[Any] | GroupReflector[Any], ...]:
@@ -132,9 +138,17 @@ def make_watches(client: KubeClient, settings: Settings, world: World) -> Watche
         roots=Reflector(
             client,
             paths.config_maps(ours),
-            _decoder(_ConfigMap),
+            _decoder(ConfigMap),
             name="roots",
             field_selector=f"metadata.name={_CA_CONFIG_MAP}",
+        ),
+        switch=Reflector(
+            client,
+            paths.config_maps(ours),
+            _decoder(ConfigMap),
+            name="switch",
+            field_selector=f"metadata.name={SWITCH}",
+            on_change=world.on_switch,
         ),
     )
 
@@ -168,9 +182,10 @@ class Controller:
         )
         self.world = World(book, memory, self.loop.mark)
         self.decisions = Decisions(self.world)
+        recorder = EventRecorder(client, "controller")
         self.applier = Applier(
             client,
-            EventRecorder(client, "controller"),
+            recorder,
             memory,
             self.metrics,
             self._look_again,
@@ -189,9 +204,35 @@ class Controller:
             on_retrieval=self.world.on_retrieval,
             on_failure=self.metrics.report_polls_failed.inc,
         )
+
+        def switch() -> ConfigMap | None:
+            return self.watches.switch.get(settings.namespace, SWITCH)
+
+        self.guard = InjectionGuard(
+            client,
+            settings.namespace,
+            Known(
+                pods=self.watches.pods.items,
+                namespaces=self.watches.namespaces.items,
+                switch=switch,
+            ),
+            recorder,
+            may_write=lambda: self.elector.is_leader,
+            patience=settings.patience,
+        )
+        self.canary = CanaryProver(
+            client,
+            settings.namespace,
+            self.watches.namespaces.items,
+            lambda: is_off(switch()),
+            recorder,
+            may_ask=lambda: self.elector.is_leader,
+        )
         self._client, self._namespace = client, settings.namespace
         self._certificates: CertificateLoop | None = None
         self.metrics.watch(self.watches.all, self.world.captures)
+        self.metrics.registry.register(self.guard)
+        self.metrics.registry.register(self.canary)
         self.metrics.leader.set_function(lambda: float(self.elector.is_leader))
         self.health = HealthServer(
             settings.metrics_port,
@@ -209,6 +250,8 @@ class Controller:
             self.loop.start()
             # Replicas that wait keep up with the reports, so that status never falls back.
             self.poller.start()
+            self.guard.start()
+            self.canary.start()
             self.elector.start()
             log.info("controller runs")
             stopping.wait()
@@ -219,6 +262,8 @@ class Controller:
         for reflector in self.watches.all:
             reflector.stop()
         self.poller.stop()
+        self.guard.stop()
+        self.canary.stop()
         self.loop.stop()
         self.applier.stop()
         # When no write is under way any more: another begins at once.

@@ -52,6 +52,8 @@ def conditions_of(
     conditions = [_valid(judged)]
     if judged.capture.source is not None:
         conditions.append(_annotations(faults))
+    if view.injection_off:
+        conditions.append(_injection_off(view.injection_off))
     conditions += [
         _covered(tally, view),
         _reporting(tally, view, judged.is_running(now)),
@@ -72,6 +74,15 @@ def _annotations(faults: tuple[str, ...]) -> Condition:
     if faults:
         return Condition("AnnotationsValid", "False", "BadAnnotation", cut("; ".join(faults)))
     return Condition("AnnotationsValid", "True", "Accepted", "the annotations are understood")
+
+
+def _injection_off(why: str) -> Condition:
+    return Condition(
+        "Injecting",
+        "False",
+        "InjectionOff",
+        cut(f"injection is switched off in the whole cluster, new pods get no sidecar: {why}"),
+    )
 
 
 def _covered(tally: Tally, view: NamespaceView) -> Condition:

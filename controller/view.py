@@ -158,6 +158,7 @@ class NamespaceView:
         namespace: None when it is not known (deleted while its objects still go).
         reports: Capture uid -> pod uid -> latest report.
         collectors: (host, port) in the order in which sidecars try them.
+        injection_off: Why new pods get no sidecar at all, a sentence; empty while they do.
     """
 
     namespace: Namespace | None
@@ -166,6 +167,7 @@ class NamespaceView:
     reports: Mapping[str, Mapping[str, PodReport]] = field(default_factory=dict)
     collectors: tuple[tuple[str, int], ...] = ()
     retrieval: RetrievalView = RetrievalView()
+    injection_off: str = ""
     memory: Memory = field(default_factory=Memory)
 
     @property

@@ -16,7 +16,8 @@ from controller.ledger import News
 from controller.reports import ReportBook
 from controller.view import Judged, Memory, NamespaceView, PodReport, RetrievalView, judge
 from nightcap.contract.captures import PacketCapture
-from nightcap.contract.objects import Namespace, Pod, Service
+from nightcap.contract.objects import ConfigMap, Namespace, Pod, Service
+from nightcap.contract.switch import why_off
 from nightcap.contract.uploads import COLLECTOR_PORT
 from nightcap.kube.reflector import Change
 
@@ -70,6 +71,7 @@ class World:
         self._places: dict[str, _Place] = {}
         self._collectors: tuple[tuple[str, int], ...] = ()
         self._retrieval = RetrievalView(asked=False)
+        self._injection_off = ""
 
     def on_namespace(self, change: Change[Namespace]) -> None:
         name = change.object.metadata.name
@@ -118,17 +120,22 @@ class World:
             self._collectors = collectors
         self.mark_all()
 
+    def on_switch(self, change: Change[ConfigMap]) -> None:
+        """Take whether new pods get their sidecar; every status says so when they do not."""
+        injection_off = "" if change.kind == "deleted" else why_off(change.object)
+        with self._lock:
+            if injection_off == self._injection_off:
+                return
+            self._injection_off = injection_off
+        self._mark_surroundings()
+
     def on_retrieval(self, retrieval: RetrievalView) -> None:
         """Take how the collectors answer; every status says so when they do not."""
         with self._lock:
             if retrieval == self._retrieval:
                 return
             self._retrieval = retrieval
-            for place in self._places.values():
-                place.pending.surroundings = True
-            names = tuple(self._places)
-        for name in names:
-            self._mark(name)
+        self._mark_surroundings()
 
     def on_reports(self, reports: Iterable[PodReport]) -> None:
         names = set()
@@ -160,6 +167,15 @@ class World:
         with self._lock:
             for place in self._places.values():
                 place.pending = _Pending()
+            names = tuple(self._places)
+        for name in names:
+            self._mark(name)
+
+    def _mark_surroundings(self) -> None:
+        """Look again at what statuses say of more than pods and captures."""
+        with self._lock:
+            for place in self._places.values():
+                place.pending.surroundings = True
             names = tuple(self._places)
         for name in names:
             self._mark(name)
@@ -205,6 +221,7 @@ class World:
             reports=self.book.snapshot(),
             collectors=self._collectors,
             retrieval=self._retrieval,
+            injection_off=self._injection_off,
             memory=self.memory,
         )
 

@@ -1,7 +1,7 @@
 """What the webhook knows of the cluster: watched, so that admitting asks nobody.
 
-Namespaces (their label, quotas and limit ranges), captures (resolved, by namespace) and the
-collector's addresses. Everything here may be read from any thread.
+Namespaces (their label, quotas and limit ranges), captures (resolved, by namespace), the
+collector's addresses and the switch of injection. Everything here may be read from any thread.
 """
 
 import logging
@@ -14,7 +14,8 @@ import msgspec
 from nightcap.contract import keys
 from nightcap.contract.assignment import ResolvedCapture
 from nightcap.contract.captures import BadCapture, PacketCapture, parse_capture, resolve
-from nightcap.contract.objects import LimitRange, Namespace, ResourceQuota, Service
+from nightcap.contract.objects import ConfigMap, LimitRange, Namespace, ResourceQuota, Service
+from nightcap.contract.switch import SWITCH, is_off
 from nightcap.contract.uploads import COLLECTOR_PORT
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
@@ -80,12 +81,20 @@ class ClusterCache:
             name="collector",
             field_selector=f"metadata.name={COLLECTOR_SERVICE}",
         )
+        self._switch = Reflector(
+            client,
+            paths.config_maps(namespace),
+            msgspec.json.Decoder(ConfigMap).decode,
+            name="switch",
+            field_selector=f"metadata.name={SWITCH}",
+        )
         self._limit_ranges: NamespaceIndex[LimitRange] = NamespaceIndex()
         self._quotas: NamespaceIndex[ResourceQuota] = NamespaceIndex()
         self._reflectors = (
             self._namespaces,
             self._captures,
             self._collector,
+            self._switch,
             Reflector(
                 client,
                 paths.limit_ranges(),
@@ -143,6 +152,11 @@ class ClusterCache:
     def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]:
         """The captures of a namespace whose specs are good, running or not."""
         return self.running.of(namespace)
+
+    @property
+    def injecting(self) -> bool:
+        """Whether new pods get their sidecar; somebody may have switched that off."""
+        return not any(is_off(switch) for switch in self._switch.items())
 
     @property
     def collectors(self) -> tuple[tuple[str, int], ...]:

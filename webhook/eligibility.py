@@ -37,6 +37,7 @@ class SkipReason(StrEnum):
     ANNOTATIONS_FULL = "annotations-full"
     LIMIT_RANGE = "limit-range"
     QUOTA = "quota"
+    INJECTION_OFF = "injection-off"
 
 
 SENTENCES: Final[Mapping[SkipReason, str]] = MappingProxyType(
@@ -61,6 +62,9 @@ SENTENCES: Final[Mapping[SkipReason, str]] = MappingProxyType(
         SkipReason.ANNOTATIONS_FULL: "the pod's annotations leave no room for another",
         SkipReason.LIMIT_RANGE: "a LimitRange of the namespace would refuse the pod for it",
         SkipReason.QUOTA: "a ResourceQuota of the namespace has no room for it",
+        SkipReason.INJECTION_OFF: (
+            "injection is switched off in the whole cluster; kubectl nightcap doctor says why"
+        ),
     }
 )
 """For people, of each reason that is worth a warning."""

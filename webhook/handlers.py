@@ -44,6 +44,9 @@ class Cluster(Protocol):
     @property
     def collectors(self) -> tuple[tuple[str, int], ...]: ...
 
+    @property
+    def injecting(self) -> bool: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -113,6 +116,9 @@ class PodHandler:
 
     def _admit(self, pod: Pod, namespace: NamespaceFacts, level: Level) -> Outcome:
         decision = decide(pod, namespace, level, own_namespace=self._own_namespace)
+        # A pod that has it already was injected a moment ago, by this very creation.
+        if isinstance(decision, Inject) and not self._cluster.injecting:
+            decision = Skip(SkipReason.INJECTION_OFF)
         if not isinstance(decision, Skip):
             template = self._template()
             if injection.has_room(pod, template):

@@ -13,6 +13,8 @@ import click
 from nightcap.cli import checks
 from nightcap.cli import output as _out
 from nightcap.cli.options import cluster_options, output_option, session_of
+from nightcap.cli.rescue import examine as examine_injection
+from nightcap.cli.rescue import rescue
 from nightcap.cli.session import SYSTEM, Session
 from nightcap.cli.words import Line, Mark
 
@@ -30,21 +32,38 @@ _RIGHTS: Final = (
 
 
 @click.command(short_help="Check the installation, and your rights")
+@click.option(
+    "--rescue", "frees", is_flag=True,
+    help="Free pods that wait for the sidecar's container: give them another image of it.",
+)  # fmt: skip
+@click.option(
+    "--image", metavar="REF",
+    help="With --rescue: that image; default: the one that the webhook injects now.",
+)  # fmt: skip
+@click.option(
+    "--delete", is_flag=True,
+    help="With --rescue: delete pods that no image helps and that a controller makes anew.",
+)  # fmt: skip
 @output_option("json", "yaml")
 @cluster_options
 @click.pass_context
-def doctor(context: click.Context, output: str | None) -> int:
+def doctor(
+    context: click.Context, frees: bool, image: str | None, delete: bool, output: str | None
+) -> int:
     r"""Check the installation and your own rights; each line says what to do.
 
-    Exit code 1 when there is a fault. Nothing is written: what has to be tried is tried
-    as a dry run.
+    Exit code 1 when there is a fault. Nothing is written without --rescue: what has to be
+    tried is tried as a dry run.
 
     \b
     kubectl nightcap doctor
+    kubectl nightcap doctor --rescue
     """
+    if (image or delete) and not frees:
+        raise click.UsageError("--image and --delete say how --rescue frees pods; give it, too")
     session = session_of(context)
     said = []
-    for line in examine(session, time.time()):
+    for line in rescue(session, image, delete=delete) if frees else examine(session, time.time()):
         said.append(line)
         if output is None:
             click.echo(_out.line(line))
@@ -103,6 +122,7 @@ def examine(session: Session, now: float) -> Iterator[Line]:
     if crd.mark is Mark.OK:
         yield _refusal(session)
     yield _retrieval(session)
+    yield from examine_injection(session)
     yield from _namespaces(session)
     yield from _rights(session)
 
@@ -229,7 +249,7 @@ def _namespaces(session: Session) -> Iterator[Line]:
 
 def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
     from nightcap.cli.namespaces import pods_without_sidecar
-    from nightcap.contract import keys
+    from nightcap.contract.canary import canary_pod, has_sidecar
     from nightcap.kube import paths
     from nightcap.kube.errors import ApiError, NotFound
 
@@ -237,16 +257,17 @@ def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
     level = (namespace["metadata"].get("labels") or {}).get(_ENFORCE)
     try:
         answer = session.client.request(
-            "POST", paths.pods(name), query={"dryRun": "All"}, body=_canary()
+            "POST",
+            paths.pods(name),
+            query={"dryRun": "All"},
+            body=canary_pod("nightcap-doctor-"),
         )
     except NotFound:
         return  # it went meanwhile
     except ApiError as error:
         yield Line(Mark.NOTE, f"namespace {name}: a pod cannot be tried there: {error.message}")
     else:
-        containers = json.loads(answer)["spec"].get("initContainers") or ()
-        injected = any(c["name"] == keys.SIDECAR_CONTAINER for c in containers)
-        yield checks.check_canary(name, level, injected)
+        yield checks.check_canary(name, level, has_sidecar(json.loads(answer)))
     if level == "restricted":
         return
     try:
@@ -256,37 +277,6 @@ def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
         return
     counts = Counter({reason: len(pods) for reason, pods in bare.items()})
     yield checks.check_bare_pods(name, counts)
-
-
-def _canary() -> dict[str, Any]:
-    """A pod that no Pod Security level minds; it is never made."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"generateName": "nightcap-doctor-"},
-        "spec": {
-            "automountServiceAccountToken": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "containers": [
-                {
-                    "name": "canary",
-                    "image": "nightcap.dev/never-pulled",
-                    "resources": {
-                        "requests": {"cpu": "1m", "memory": "1Mi"},
-                        "limits": {"cpu": "1m", "memory": "1Mi"},
-                    },
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                }
-            ],
-        },
-    }
 
 
 def _rights(session: Session) -> Iterator[Line]:

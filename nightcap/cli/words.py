@@ -38,6 +38,7 @@ _ADVICE: Final[Mapping[str, str]] = {
         "come later are captured from their first packet"
     ),
     "PodsWithoutSidecar": "kubectl nightcap enable {namespace} says which pods to restart",
+    "InjectionOff": "kubectl nightcap doctor says how to turn it on again",
     "NoCollector": "kubectl nightcap doctor",
     "CollectorUnreachable": "kubectl nightcap doctor",
     "PodsNotReporting": "allow these pods the way to nightcap-collector in nightcap-system",

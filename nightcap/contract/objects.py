@@ -82,10 +82,41 @@ class Pod(Struct, frozen=True):
         return self.status.phase in ("Succeeded", "Failed")
 
 
+class ManagedMetadata(Struct, frozen=True):
+    labels: dict[str, Any] | None = field(default=None, name="f:labels")
+
+
+class ManagedObject(Struct, frozen=True):
+    metadata: ManagedMetadata = field(default=ManagedMetadata(), name="f:metadata")
+
+
+class ManagedFields(Struct, frozen=True):
+    """Which fields somebody wrote last, and when."""
+
+    time: datetime | None = None
+    fields: ManagedObject = field(default=ManagedObject(), name="fieldsV1")
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """Keys of labels, each behind `f:`."""
+        return self.fields.metadata.labels or {}
+
+
+class NamespaceMeta(ObjectMeta, frozen=True, rename="camel"):
+    managed_fields: tuple[ManagedFields, ...] = ()
+
+
 class Namespace(Struct, frozen=True):
     """A namespace (`v1` Namespace)."""
 
+    metadata: NamespaceMeta = NamespaceMeta()
+
+
+class ConfigMap(Struct, frozen=True):
+    """A config map (`v1` ConfigMap)."""
+
     metadata: ObjectMeta = ObjectMeta()
+    data: dict[str, str] | None = None
 
 
 class ServiceSpec(Struct, frozen=True, rename="camel"):

@@ -96,6 +96,10 @@ class PrivateApi:
             if isinstance(program.args, list) and word in map(str, program.args)
         )
 
+    def newest_pid(self) -> int:
+        """The process that was started last."""
+        return self._programs[-1].pid
+
     def kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """kubectl as the administrator, with what it says on both outputs."""
         binary = programs.program(programs.KUBERNETES, "kubectl")
@@ -228,7 +232,7 @@ class Installation:
         self.log = api.run(
             "webhook", sys.executable, "-m", "webhook",
             environ={
-                "KUBECONFIG": str(self._own_kubeconfig()),
+                "KUBECONFIG": str(own_kubeconfig(self.api, "nightcap-webhook")),
                 "NIGHTCAP_SIDECAR_IMAGE": SIDECAR_IMAGE,
                 "NIGHTCAP_TLS_DIR": str(tls),
                 "NIGHTCAP_LISTEN_PORT": str(self.port),
@@ -289,20 +293,22 @@ class Installation:
         }
         self.api.apply(secret, *collector, *self.webhooks())
 
-    def _own_kubeconfig(self) -> Path:
-        """As the manifests' service account: what it may not do fails here as on a cluster."""
-        token = self.api.kubectl("-n", "nightcap-system", "create", "token", "nightcap-webhook")
-        assert token.returncode == 0, token.stderr
-        found = json.loads(self.api.kubeconfig.read_text())
-        found["users"][0]["user"] = {"token": token.stdout.strip()}
-        file = self.api.folder / "webhook-kubeconfig"
-        file.write_text(json.dumps(found))
-        return file
-
     def decisions(self) -> list[dict[str, Any]]:
         """Its log lines about requests, oldest first."""
         lines = (json.loads(line) for line in self.log.read_text().splitlines())
         return [line for line in lines if line["event"] == "admission"]
+
+
+def own_kubeconfig(api: PrivateApi, account: str) -> Path:
+    """As one of our service accounts: what it may not do fails here as on a cluster."""
+    file = api.folder / f"{account}-kubeconfig"
+    if not file.exists():
+        token = api.kubectl("-n", "nightcap-system", "create", "token", account)
+        assert token.returncode == 0, token.stderr
+        found = json.loads(api.kubeconfig.read_text())
+        found["users"][0]["user"] = {"token": token.stdout.strip()}
+        file.write_text(json.dumps(found))
+    return file
 
 
 def _base64(text: str) -> str:

@@ -1,12 +1,22 @@
 import json
 
 import pytest
-from msgspec import structs
+from msgspec import convert, structs
 
 from nightcap.contract import keys
-from nightcap.contract.coverage import has_sidecar, orders_version, takes_orders
-from nightcap.contract.objects import Container
-from tests.unit.controller.builders import NOW, a_pod
+from nightcap.contract.coverage import (
+    SENTENCES,
+    Coverage,
+    coverage_of,
+    has_sidecar,
+    holding_reason,
+    opted_in_at,
+    orders_version,
+    takes_orders,
+    why_without_sidecar,
+)
+from nightcap.contract.objects import Container, ContainerStatus, ManagedFields, PodOS
+from tests.unit.controller.builders import NOW, a_namespace, a_pod, at
 
 
 def with_containers(pod, *names):
@@ -59,3 +69,122 @@ def test_which_pods_a_change_of_orders_reaches(pod, expected):
 def test_the_version_of_orders_is_what_the_injection_noted(text, version):
     pod = a_pod(injected=False, annotations={keys.INJECTED: text})
     assert orders_version(pod) == version
+
+
+OPTED_IN = NOW - 1800
+
+
+def a_namespace_since(opted_in, created=NOW - 86400, **changes):
+    """A namespace whose label was written at a time that the API server remembers."""
+    namespace = a_namespace(created=created, **changes)
+    entries = (
+        written(created, {"f:labels": {".": {}, "f:kubernetes.io/metadata.name": {}}}),
+        written(opted_in, {"f:labels": {"f:nightcap.dev/inject": {}}}),
+        written(NOW, {"f:annotations": {".": {}}}),
+    )
+    return structs.replace(
+        namespace, metadata=structs.replace(namespace.metadata, managed_fields=entries)
+    )
+
+
+def written(seconds, metadata):
+    """An entry of managedFields as the API server has it."""
+    entry = {"manager": "kubectl-label", "operation": "Update", "time": at(seconds).isoformat(),
+             "fieldsType": "FieldsV1", "fieldsV1": {"f:metadata": metadata}}  # fmt: skip
+    return convert(entry, ManagedFields)
+
+
+def test_a_namespace_is_opted_in_since_its_label_was_written():
+    assert opted_in_at(a_namespace_since(OPTED_IN)) == at(OPTED_IN)
+    assert opted_in_at(a_namespace(created=NOW - 60)) == at(NOW - 60)
+    assert opted_in_at(a_namespace()) is None
+
+
+def with_os(pod, name):
+    return structs.replace(pod, spec=structs.replace(pod.spec, os=PodOS(name)))
+
+
+BARE = a_pod(injected=False, created=OPTED_IN + 60)
+
+
+@pytest.mark.parametrize(
+    ("pod", "namespace", "expected"),
+    [
+        pytest.param(a_pod(), a_namespace(), Coverage.INJECTED, id="injected"),
+        pytest.param(BARE, a_namespace_since(OPTED_IN), Coverage.MISSED, id="created after"),
+        pytest.param(BARE, a_namespace(), Coverage.MISSED, id="nobody knows since when"),
+        pytest.param(
+            BARE, a_namespace_since(OPTED_IN + 61), Coverage.BEFORE_OPT_IN, id="created before"
+        ),
+        pytest.param(
+            BARE, a_namespace_since(OPTED_IN + 60), Coverage.BEFORE_OPT_IN, id="in the same second"
+        ),
+        pytest.param(
+            BARE, a_namespace(enabled=False), Coverage.NAMESPACE_NOT_ENABLED, id="not enabled"
+        ),
+        pytest.param(BARE, None, Coverage.NAMESPACE_NOT_ENABLED, id="unknown namespace"),
+        pytest.param(
+            BARE,
+            a_namespace(labels={"pod-security.kubernetes.io/enforce": "restricted"}),
+            Coverage.NAMESPACE_RESTRICTED,
+            id="restricted",
+        ),
+        pytest.param(
+            a_pod(injected=False, host_network=True),
+            a_namespace(),
+            Coverage.HOST_NETWORK,
+            id="host",
+        ),
+        pytest.param(with_os(BARE, "windows"), a_namespace(), Coverage.WINDOWS, id="windows"),
+        pytest.param(
+            a_pod(injected=False, annotations={"kubernetes.io/config.mirror": "x"}),
+            a_namespace(),
+            Coverage.STATIC,
+            id="static",
+        ),
+        pytest.param(
+            a_pod(injected=False, labels={keys.INJECT: "disabled"}),
+            a_namespace(),
+            Coverage.OPTED_OUT,
+            id="opted out",
+        ),
+    ],
+)
+def test_how_it_stands_with_a_pod(pod, namespace, expected):
+    assert coverage_of(pod, namespace) is expected
+    if expected is not Coverage.INJECTED:
+        assert why_without_sidecar(pod, namespace) == SENTENCES[expected]
+
+
+def test_every_way_of_being_without_has_its_sentence():
+    assert set(SENTENCES) == set(Coverage) - {Coverage.INJECTED, Coverage.HELD}
+
+
+@pytest.mark.parametrize(
+    ("status", "phase", "expected"),
+    [
+        ({"waiting": {"reason": "ImagePullBackOff"}}, "Pending", "ImagePullBackOff"),
+        ({"waiting": {"reason": "ErrImagePull", "message": "x"}}, "Pending", "ErrImagePull"),
+        ({"waiting": {"reason": "CrashLoopBackOff"}}, "Pending", "CrashLoopBackOff"),
+        ({"waiting": {"reason": "PodInitializing"}}, "Pending", ""),
+        ({"waiting": {}}, "Pending", ""),
+        ({"running": {}}, "Pending", ""),
+        (None, "Pending", ""),
+        ({"waiting": {"reason": "ImagePullBackOff"}}, "Running", ""),
+    ],
+)
+def test_a_pod_is_held_when_our_container_cannot_start(status, phase, expected):
+    pod = held(a_pod(phase=phase), status)
+    assert holding_reason(pod) == expected
+    assert coverage_of(pod, a_namespace()) is (Coverage.HELD if expected else Coverage.INJECTED)
+
+
+def test_other_containers_and_one_that_has_started_hold_nothing():
+    waiting = {"waiting": {"reason": "ImagePullBackOff"}}
+    assert not holding_reason(held(a_pod(phase="Pending"), waiting, name="istio-init"))
+    assert not holding_reason(held(a_pod(phase="Pending"), waiting, started=True))
+
+
+def held(pod, state, name="nightcap", started=False):
+    status = ContainerStatus(name=name, started=started, state=state)
+    return structs.replace(pod, status=structs.replace(pod.status, init_containers=(status,)))

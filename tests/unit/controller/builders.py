@@ -31,6 +31,7 @@ from nightcap.contract.captures import PacketCapture
 from nightcap.contract.objects import (
     Container,
     Namespace,
+    NamespaceMeta,
     ObjectMeta,
     OwnerReference,
     Pod,
@@ -133,17 +134,19 @@ def a_namespace(
     annotations: dict[str, str] | None = None,
     labels: dict[str, str] | None = None,
     deleted: float | None = None,
+    created: float | None = None,
     name: str = "shop",
 ) -> Namespace:
     labels = dict(labels or {})
     if enabled:
         labels[keys.INJECT] = keys.INJECT_ENABLED
     return Namespace(
-        metadata=ObjectMeta(
+        metadata=NamespaceMeta(
             name=name,
             uid="aa",
             labels=labels,
             annotations=annotations,
+            creation_timestamp=None if created is None else at(created),
             deletion_timestamp=None if deleted is None else at(deleted),
         )
     )

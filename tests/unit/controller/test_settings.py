@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.injection import Patience
 from controller.settings import BadSettings, Settings
 
 
@@ -32,3 +33,10 @@ def test_all_faults_are_in_one_message():
 def test_a_port_must_be_one(port):
     with pytest.raises(BadSettings, match="NIGHTCAP_METRICS_PORT"):
         Settings.from_environ({"NIGHTCAP_METRICS_PORT": port})
+
+
+def test_patience_with_pods_that_wait_is_a_setting():
+    environ = {"NIGHTCAP_MOST_HELD_PODS": "0", "NIGHTCAP_HELD_SECONDS": "5"}
+    assert Settings.from_environ(environ).patience == Patience(most_pods=0, seconds=5)
+    with pytest.raises(BadSettings, match=r"NIGHTCAP_HELD_SECONDS: '-1' must be a whole number"):
+        Settings.from_environ({"NIGHTCAP_HELD_SECONDS": "-1"})

@@ -470,3 +470,11 @@ def test_an_annotations_fault_is_not_told_of_calicos_capture_of_that_name():
     view = a_view([a_capture("namespace", group=keys.CALICO_GROUP)], [], namespace=namespace)
     (update,) = writes(view, NOW)
     assert all(item["type"] != "AnnotationsValid" for item in update.status["conditions"])
+
+
+def test_while_injection_is_off_every_capture_says_so():
+    view = a_view([a_capture()], [a_pod()])
+    assert "Injecting" not in {item["type"] for item in status_of(view)["conditions"]}
+    off = replace(view, injection_off="5 pods wait")
+    assert outcome(status_of(off), "Injecting") == ("False", "InjectionOff")
+    assert "5 pods wait" in condition(status_of(off), "Injecting")["message"]

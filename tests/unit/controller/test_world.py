@@ -4,7 +4,7 @@ from controller.reports import ReportBook
 from controller.view import Memory, Refusal, RetrievalView
 from controller.world import World, collectors_of
 from nightcap.contract import keys
-from nightcap.contract.objects import ObjectMeta, Service, ServiceSpec
+from nightcap.contract.objects import ConfigMap, ObjectMeta, Service, ServiceSpec
 from nightcap.kube.reflector import Change
 from tests.unit.controller.builders import (
     NOW,
@@ -161,3 +161,19 @@ def test_a_capture_is_judged_when_it_comes():
     assert judged.settings is None
     assert "'never'" in judged.faults[0]
     assert world.view("shop").captures[0].capture.metadata.label(keys.SOURCE) is None
+
+
+def test_a_switch_marks_every_namespace_once_and_the_views_say_why():
+    world, marks = a_world()
+    world.on_namespace(Change("added", a_namespace(name="shop")))
+    world.on_namespace(Change("added", a_namespace(name="bank")))
+    marks.take()
+    off = ConfigMap(data={"injection": "off", "reason": "5 pods wait"})
+    world.on_switch(Change("added", off))
+    assert sorted(marks.take()) == ["bank", "shop"]
+    assert world.view("shop").injection_off == "5 pods wait"
+    world.on_switch(Change("modified", off, off))
+    assert marks.take() == []
+    world.on_switch(Change("deleted", off, off))
+    assert sorted(marks.take()) == ["bank", "shop"]
+    assert world.view("bank").injection_off == ""

@@ -138,6 +138,7 @@ class KnownCluster:
     collectors: tuple[tuple[str, int], ...] = COLLECTORS
     limit_ranges: tuple[LimitRange, ...] = ()
     quotas: tuple[ResourceQuota, ...] = ()
+    injecting: bool = True
 
     def namespace(self, name: str) -> NamespaceFacts:
         return NamespaceFacts(name, self.enabled, self.limit_ranges, self.quotas)

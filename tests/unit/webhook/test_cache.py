@@ -36,13 +36,20 @@ def begin(cache):
         time.sleep(0.01)
 
 
+def eventually(holds):
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def put_namespace(api, name, labels=None):
     api.put(paths.namespace(name), metadata={"namespace": "", "labels": labels})
 
 
 def test_nothing_is_known_before_the_first_lists(cache):
     assert set(cache.missing) == {
-        "namespaces", "packetcaptures", "collector", "limitranges", "resourcequotas",
+        "namespaces", "packetcaptures", "collector", "limitranges", "resourcequotas", "switch",
     }  # fmt: skip
     assert cache.namespace(NAMESPACE).enabled is None
     assert cache.captures(NAMESPACE) == ()
@@ -183,3 +190,13 @@ def test_a_capture_whose_spec_is_bad_is_passed_over_and_told(caplog):
 )
 def test_the_collectors_addresses_are_its_services(spec, expected):
     assert addresses_of(Service(spec=spec)) == expected
+
+
+def test_injection_is_on_until_somebody_says_off(api, cache):
+    begin(cache)
+    assert cache.injecting
+    path = paths.config_map("nightcap-system", "nightcap-injection")
+    api.put(path, metadata={"namespace": "nightcap-system"}, data={"injection": "off"})
+    eventually(lambda: not cache.injecting)
+    api.delete(path)
+    eventually(lambda: cache.injecting)

@@ -227,3 +227,18 @@ def test_filters_are_compiled_few_at_a_time_and_the_rest_let_through():
     leave.set()
     first.join(10)
     assert compiling("tcp") is None
+
+
+def test_while_injection_is_off_new_pods_start_without_and_lose_forged_annotations():
+    pod = a_pod(meta={"annotations": {keys.ORDERS: "x"}})
+    outcome = ask(pods(KnownCluster(injecting=False)), a_review(object=pod))
+    assert (outcome.decision, outcome.reason) == ("skipped", "injection-off")
+    assert apply(pod, outcome.answer.patch)["metadata"]["annotations"] == {}
+    (warning,) = outcome.answer.warnings
+    assert "switched off" in warning
+
+
+def test_a_pod_that_was_injected_by_this_creation_keeps_its_sidecar_when_injection_goes_off():
+    created = apply(a_pod(), ask(pods(), a_review(object=a_pod())).answer.patch)
+    outcome = ask(pods(KnownCluster(injecting=False)), a_review(object=created))
+    assert outcome.decision == "kept"

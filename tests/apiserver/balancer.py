@@ -1,0 +1,62 @@
+"""What a Service does on a cluster: each connection goes to the next replica."""
+
+import contextlib
+import itertools
+import socket
+import threading
+
+_PIECE_BYTES = 65536
+
+
+class Balancer:
+    """Forwards TCP connections to some loopback ports in turn.
+
+    To a dead one, too, as kube-proxy does until the endpoint has gone; `ports` may be changed.
+    """
+
+    def __init__(self, ports: list[int]) -> None:
+        self.ports = ports
+        self._turns = itertools.count()
+        self._open: list[socket.socket] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, name="balancer")]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join(10)
+        self._listening.close()
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join(10)
+        for each in self._open:
+            each.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listening.accept()
+            except OSError:
+                return
+            try:
+                port = self.ports[next(self._turns) % len(self.ports)]
+                far = socket.create_connection(("127.0.0.1", port))
+            except OSError:
+                near.close()
+                continue
+            self._open += [near, far]
+            for pair in ((near, far), (far, near)):
+                thread = threading.Thread(target=_pump, args=pair, name="balancer")
+                self._threads.append(thread)
+                thread.start()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(_PIECE_BYTES):
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
