@@ -126,7 +126,7 @@ class KubeClient:
         )
         data: bytes = response.data
         if not 200 <= response.status < 300:
-            raise error_of(response.status, data)
+            raise error_of(response.status, data, response.headers.get("Retry-After", ""))
         return data
 
     def stream_lines(
@@ -195,7 +195,7 @@ class KubeClient:
                 raise unavailable(error) from error
             finally:
                 response.close()
-            raise error_of(response.status, data)
+            raise error_of(response.status, data, response.headers.get("Retry-After", ""))
         return response
 
     def _send(
