@@ -63,13 +63,19 @@ class Settings:
             port=_port(environ, port_variable, default_port, 1, faults),
             metrics_port=_port(environ, "NIGHTCAP_METRICS_PORT", METRICS_PORTS[program], 0, faults),
             audit=_location(environ, "NIGHTCAP_AUDIT_STORE", "", faults),
-            serving_secret=environ.get("NIGHTCAP_SERVING_SECRET") or TLS_SECRET,
+            serving_secret=_serving_secret(environ, program),
         )
         if not settings.namespace:
             faults.append("NIGHTCAP_NAMESPACE is empty; name the namespace of the installation")
         if faults:
             raise BadSettings("; ".join(faults))
         return settings
+
+
+def _serving_secret(environ: Mapping[str, str], program: str) -> str:
+    # Sidecars pin the root of the collector's certificate: that one nobody else makes.
+    named = environ.get("NIGHTCAP_SERVING_SECRET") if program == "files" else None
+    return named or TLS_SECRET
 
 
 def _location(environ: Mapping[str, str], variable: str, default: str, faults: list[str]) -> str:
