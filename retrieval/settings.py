@@ -26,6 +26,8 @@ class Settings:
         store: Where all segments are: a folder, of a volume that both programs mount, or the URL
             of an object store, `s3://bucket/prefix`.
         audit: URL of an object store for audit records beside the log; empty for none.
+        serving_secret: Whose certificate the files program shows; the collector's is always the
+            one whose root sidecars pin.
         port: Where this program listens with TLS.
         metrics_port: Where it shows its metrics, without TLS; 0 for nowhere.
     """
@@ -36,6 +38,7 @@ class Settings:
     port: int
     metrics_port: int
     audit: str = ""
+    serving_secret: str = TLS_SECRET
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], program: str) -> Self:
@@ -60,12 +63,19 @@ class Settings:
             port=_port(environ, port_variable, default_port, 1, faults),
             metrics_port=_port(environ, "NIGHTCAP_METRICS_PORT", METRICS_PORTS[program], 0, faults),
             audit=_location(environ, "NIGHTCAP_AUDIT_STORE", "", faults),
+            serving_secret=_serving_secret(environ, program),
         )
         if not settings.namespace:
             faults.append("NIGHTCAP_NAMESPACE is empty; name the namespace of the installation")
         if faults:
             raise BadSettings("; ".join(faults))
         return settings
+
+
+def _serving_secret(environ: Mapping[str, str], program: str) -> str:
+    # Sidecars pin the root of the collector's certificate: that one nobody else makes.
+    named = environ.get("NIGHTCAP_SERVING_SECRET") if program == "files" else None
+    return named or TLS_SECRET
 
 
 def _location(environ: Mapping[str, str], variable: str, default: str, faults: list[str]) -> str:

@@ -147,7 +147,13 @@ def _certificates(look: Looker, now: float) -> Iterator[Line]:
         if look.hidden:
             yield look.unknown(f"{kind} webhook configuration nightcap")
         else:
-            yield checks.check_webhooks(kind, found, trusted)
+            yield checks.check_webhooks(kind, found, None if _is_injected(found) else trusted)
+
+
+def _is_injected(configuration: dict[str, Any] | None) -> bool:
+    """Whether cert-manager fills in the `caBundle`, with a CA that is not ours to know."""
+    annotations = ((configuration or {}).get("metadata") or {}).get("annotations") or {}
+    return "cert-manager.io/inject-ca-from" in annotations
 
 
 def roots_of(pem: str) -> list[checks.Root] | None:

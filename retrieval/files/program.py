@@ -9,7 +9,7 @@ from nightcap.kube.metrics import start_metrics
 from retrieval.audit import Auditor, setup_audit
 from retrieval.files.app import create_app
 from retrieval.files.people import People
-from retrieval.settings import THREADS, TLS_SECRET, Settings
+from retrieval.settings import THREADS, Settings
 from retrieval.store.opening import open_readable
 
 
@@ -17,7 +17,7 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM."""
     client = KubeClient.from_environment()
     certificates = ServingCertificates(
-        client, settings.namespace, TLS_SECRET, settings.tls_dir / "files"
+        client, settings.namespace, settings.serving_secret, settings.tls_dir / "files"
     )
     calico = GroupProbe(client)
     draining = threading.Event()
