@@ -1,12 +1,14 @@
 """What an object store promises beyond a folder: any number of replicas, and healing."""
 
 import random
+import re
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from nightcap.contract.segments import StreamKey
+from retrieval.audit import Access, Auditor, Ended
 from retrieval.store.base import (
     OffsetConflict,
     SegmentState,
@@ -20,6 +22,7 @@ from retrieval.store.healing import Ages
 from retrieval.store.layout import Found, read_segment
 from retrieval.store.objects import ReadableObjects
 from retrieval.store.objects_writing import ObjectStore
+from retrieval.store.opening import open_record
 from tests.unit.retrieval.builders import CAPTURE, STREAM, a_key, names_in
 from tests.unit.retrieval.places import Prefix
 from tests.unit.retrieval.s3 import BUCKET, S3Server
@@ -422,3 +425,36 @@ def test_a_chain_ends_where_an_append_is_missing() -> None:
     objects.parts[5] = part(5, 1)
     assert objects.extent == (6, True)
     assert StoredSegment(a_key(), *objects.extent, objects.changed_at).size == 6
+
+
+# The record of who was given what.
+
+
+def test_audit_records_are_objects_that_are_created_and_nothing_else(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3_server.environ.items():
+        monkeypatch.setenv(name, value)
+    url, lines = s3_server.new_url(), []
+    auditor = Auditor(lines.append, open_record(url))
+    who = Access("get", "ann", (), "storefront", "dns", CAPTURE, "files.zip", "192.0.2.1")
+    for sent_bytes in (1, 2):
+        auditor.record(who, status=200, sent_bytes=sent_bytes, ended=Ended.COMPLETE)
+    bucket = s3_server.bucket(url)
+    found = sorted(each.path for each in bucket.list(""))
+    assert [bucket.get(path)[0].decode() for path in found] == lines
+    assert all(re.fullmatch(r"\d{4}/\d\d/\d\d/\d{6}\.\d{6}-[0-9a-f]{8}\.json", p) for p in found)
+    assert open_record("") is None
+
+
+def test_a_record_that_the_store_does_not_take_is_in_the_log_all_the_same(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in s3_server.environ.items():
+        monkeypatch.setenv(name, value)
+    lines: list[str] = []
+    auditor = Auditor(lines.append, open_record("s3://nowhere/audit"))
+    who = Access("get", "ann", (), "storefront", "dns", CAPTURE, "files.zip", "192.0.2.1")
+    auditor.record(who, status=200, sent_bytes=1, ended=Ended.COMPLETE)
+    assert len(lines) == 1
+    assert "audit record not kept" in caplog.text
