@@ -30,18 +30,19 @@ def build() -> Path:
 class S3Server:
     """One server, with one bucket; each test has a prefix of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         self.folder = folder
+        self.address = address
         self._prefixes = itertools.count(1)
         (folder / "data" / BUCKET).mkdir(parents=True)
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((address, 0))
             self.port = int(probe.getsockname()[1])
         self.process = self.start()
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
     @property
     def environ(self) -> dict[str, str]:
@@ -57,14 +58,14 @@ class S3Server:
         environ = os.environ | {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [build(), "--port", f"127.0.0.1:{self.port}", "--quiet",
+                [build(), "--port", f"{self.address}:{self.port}", "--quiet",
                  "posix", self.folder / "data"],
                 env=environ, stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + 20
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection((self.address, self.port), 1).close()
             except OSError:
                 assert self.process.poll() is None, (self.folder / "log").read_text()
                 assert time.monotonic() < deadline
