@@ -30,8 +30,12 @@ def build() -> Path:
 class S3Server:
     """One server, with one bucket; each test has a prefix of its own."""
 
-    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
+    def __init__(
+        self, folder: Path, address: str = "127.0.0.1", tls: tuple[Path, Path] | None = None
+    ) -> None:
+        """Start it; with TLS if there is a certificate and its key."""
         self.folder = folder
+        self.tls = tls
         self.address = address
         self._prefixes = itertools.count(1)
         (folder / "data" / BUCKET).mkdir(parents=True)
@@ -42,7 +46,7 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
-        return f"http://{self.address}:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.address}:{self.port}"
 
     @property
     def environ(self) -> dict[str, str]:
@@ -58,7 +62,7 @@ class S3Server:
         environ = os.environ | {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [build(), "--port", f"{self.address}:{self.port}", "--quiet",
+                [build(), *self._tls_flags(), "--port", f"{self.address}:{self.port}", "--quiet",
                  "posix", self.folder / "data"],
                 env=environ, stdout=log, stderr=log,
             )  # fmt: skip
@@ -72,6 +76,9 @@ class S3Server:
                 time.sleep(0.02)
             else:
                 return self.process
+
+    def _tls_flags(self) -> list[str]:
+        return ["--cert", str(self.tls[0]), "--key", str(self.tls[1])] if self.tls else []
 
     def stop(self) -> None:
         self.process.kill()

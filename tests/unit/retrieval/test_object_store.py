@@ -3,10 +3,13 @@
 import random
 import re
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from certs.issue import new_leaf, new_root
 from nightcap.contract.segments import StreamKey
 from retrieval.audit import Access, Auditor, Ended
 from retrieval.store.base import (
@@ -425,6 +428,27 @@ def test_a_chain_ends_where_an_append_is_missing() -> None:
     objects.parts[5] = part(5, 1)
     assert objects.extent == (6, True)
     assert StoredSegment(a_key(), *objects.extent, objects.changed_at).size == 6
+
+
+def test_a_private_root_is_trusted_when_it_is_named_and_not_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = new_root(1, time.time())
+    leaf = new_leaf(root, ["127.0.0.1"], time.time())
+    (tmp_path / "tls.crt").write_text(leaf.certificate)
+    (tmp_path / "tls.key").write_text(leaf.key)
+    (tmp_path / "ca.crt").write_text(root.certificate)
+    server = S3Server(tmp_path, tls=(tmp_path / "tls.crt", tmp_path / "tls.key"))
+    try:
+        with pytest.raises(StoreFailed):
+            server.bucket().create("x", b"1")
+        monkeypatch.setenv("NIGHTCAP_STORE_CA", str(tmp_path / "ca.crt"))
+        assert server.bucket().create("x", b"1")
+        monkeypatch.setenv("NIGHTCAP_STORE_CA", str(tmp_path / "absent.crt"))
+        with pytest.raises(StoreFailed, match="cannot be used"):
+            server.bucket().create("x", b"1")
+    finally:
+        server.stop()
 
 
 # The record of who was given what.
