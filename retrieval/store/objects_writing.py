@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,6 +36,10 @@ from retrieval.store.objects import LOOK_SECONDS
 
 PACE_SECONDS: Final = 10.0
 GUESS_SECONDS: Final = 30.0
+MAX_LARGE_PUTS: Final = 16
+"""At once: on a slow line sixty would all take longer than anybody waits, and be sent again."""
+LARGE_BYTES: Final = 2**18
+SLOT_SECONDS: Final = 4.0
 _CHECK_SECONDS: Final = 5.0
 
 _log = logging.getLogger(__name__)
@@ -72,6 +77,7 @@ class ObjectStore(ObjectStreams):
         )
         self._locks = tuple(threading.Lock() for _ in range(1024))
         self._guesses: OrderedDict[SegmentKey, _Guess] = OrderedDict()
+        self._slots = threading.BoundedSemaphore(MAX_LARGE_PUTS)
         self._fault: str | None = f"{bucket.url} has not answered yet"
         self._stopping = threading.Event()
         self._checking = threading.Thread(target=self._check_for_ever, name="check", daemon=True)
@@ -159,13 +165,34 @@ class ObjectStore(ObjectStreams):
                 return SegmentState(offset, durable=offset)
             size = offset
             if body:
-                if not self._bucket.create(part_path(key, offset), body):
+                with self._slot(key, body):
+                    is_first = self._bucket.create(part_path(key, offset), body)
+                if not is_first:
                     return self._taken(key, offset, body, complete=complete)
                 size += len(body)
                 self._appended(key, size)
             if complete:
                 self._end(key, size)
             return SegmentState(size, complete, size)
+
+    @contextlib.contextmanager
+    def _slot(self, key: SegmentKey, body: bytes) -> Iterator[None]:
+        """Wait for one of the places of large appends.
+
+        Raises:
+            StoreFailed: none is free in time.
+        """
+        if len(body) < LARGE_BYTES:
+            yield
+            return
+        if not self._slots.acquire(timeout=SLOT_SECONDS):
+            raise StoreFailed(
+                f"{self._bucket.url} takes appends slower than they come: {key.path} has to wait"
+            )
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     def wait_durable(self, key: SegmentKey, size: int, timeout: float) -> int:
         """What was appended is durable already; so this waits for nothing."""

@@ -451,6 +451,22 @@ def test_a_private_root_is_trusted_when_it_is_named_and_not_else(
         server.stop()
 
 
+def test_of_large_appends_a_few_go_at_once_and_the_others_are_put_off(
+    stores: tuple[ObjectStore, ObjectStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fifty that shared a slow line once all took longer than their sidecars waited."""
+    monkeypatch.setattr("retrieval.store.objects_writing.SLOT_SECONDS", 0.05)
+    store, body = stores[0], bytes(2**20)
+    held = [store._slot(a_key(n), body) for n in range(16)]
+    for slot in held:
+        slot.__enter__()
+    with pytest.raises(StoreFailed, match="slower than they come"):
+        store.append(a_key(), 0, body, complete=False)
+    assert store.append(a_key(2), 0, body[:1000], complete=False).size == 1000
+    held[0].__exit__(None, None, None)
+    assert store.append(a_key(), 0, body, complete=False).size == 2**20
+
+
 # The record of who was given what.
 
 
