@@ -27,4 +27,7 @@ ANSWERS: Final = Counter(
     "nightcap_files_requests", "Requests of people by answer.", ["method", "code"]
 )
 HANDED_OUT_BYTES: Final = Counter("nightcap_files_sent_bytes", "Bytes of capture files handed out.")
+AUDIT_FAILURES: Final = Counter(
+    "nightcap_files_audit_failures", "Audit records that the object store did not take."
+)
 AUDIT_RECORDS: Final = Counter("nightcap_files_audit_records", "Audit records written.", ["action"])

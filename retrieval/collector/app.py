@@ -141,9 +141,15 @@ class CollectorApp:
             return _refuse(HTTPStatus.GONE, str(error))
         except StoreFull as error:
             return _refuse(HTTPStatus.INSUFFICIENT_STORAGE, str(error))
-        except (ApiError, CaptureUnreadable, StoreFailed) as error:
+        except (ApiError, CaptureUnreadable) as error:
             _log.warning("cannot answer now", extra={"error": str(error)})
             return _later(_sentence_of(error))
+        except StoreFailed as error:
+            _log.warning("store failed", extra={"error": str(error)})
+            # Its sidecar keeps its ring; what the log names (where objects lie) is not for it.
+            answer = _later("the store cannot keep it now; try again")
+            answer.headers[uploads.PACE] = f"{self._store.pace_seconds:g}"
+            return answer
         except Exception:  # noqa: BLE001 - one bad request must not end the others
             _log.exception("request failed")
             return _refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the collector failed; see its log")

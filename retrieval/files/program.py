@@ -9,8 +9,8 @@ from nightcap.kube.metrics import start_metrics
 from retrieval.audit import Auditor, setup_audit
 from retrieval.files.app import create_app
 from retrieval.files.people import People
-from retrieval.settings import THREADS, Settings
-from retrieval.store.opening import open_readable
+from retrieval.settings import THREADS, TLS_SECRET, Settings
+from retrieval.store.opening import open_readable, open_record
 
 
 def run(settings: Settings) -> None:
@@ -25,7 +25,7 @@ def run(settings: Settings) -> None:
     app = create_app(
         open_readable(settings.store),
         People(client, has_calico=lambda: calico.is_ours),
-        Auditor(),
+        Auditor(keep=open_record(settings.audit)),
         lambda: certificates.ready and not draining.is_set(),
     )
 

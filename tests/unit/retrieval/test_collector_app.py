@@ -29,6 +29,7 @@ from tests.unit.retrieval.builders import (
     names_in,
 )
 from tests.unit.retrieval.fake_api import FakeApi
+from tests.unit.retrieval.s3 import S3Server
 
 TOKEN = "sidecar-of-web-0"
 PATH = f"/v1/captures/{CAPTURE}/eth0/1"
@@ -294,13 +295,13 @@ def test_while_the_api_is_down_a_known_sidecar_goes_on_and_an_unknown_one_comes_
 
 
 def test_a_tokens_review_is_remembered_until_it_expires(collector: Collector) -> None:
-    claims = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + 0.2}).encode()).decode()
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + 1.5}).encode()).decode()
     token = f"e30.{claims.rstrip('=')}.c2ln"
     collector.api.add_pod_token(token, "storefront", "web-0", POD)
     assert collector.head(token=token).status_code == 204
     collector.api.users.clear()
     assert collector.head(token=token).status_code == 204
-    time.sleep(0.25)
+    time.sleep(1.55)
     assert collector.head(token=token).status_code == 401
 
 
@@ -480,3 +481,20 @@ def test_the_address_of_a_pod_that_records_from_its_first_packet_is_found_later(
     assert meta is not None
     assert meta.ips == ("10.0.0.1",)
     assert meta.links == {"eth0": 1}
+
+
+@pytest.mark.parametrize("place", ["objects"], indirect=True)
+def test_while_the_store_is_away_sidecars_are_told_to_come_later(
+    collector: Collector, s3_server: S3Server
+) -> None:
+    pcap = a_pcap()
+    assert collector.patch(pcap[:100]).status_code == 204
+    s3_server.stop()
+    try:
+        for answer in (collector.patch(pcap[100:], 100), collector.head()):
+            assert answer.status_code == 503
+            assert (answer.headers["Nightcap-Pace"], answer.headers["Retry-After"]) == ("10", "2")
+        assert "s3://" not in collector.patch(pcap[100:], 100).text
+    finally:
+        s3_server.start()
+    assert collector.patch(pcap[100:], 100, complete=True).status_code == 204
