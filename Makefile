@@ -42,6 +42,7 @@ test: check ## all checks and tests that CI runs (10 minutes with a warm cache)
 .PHONY: test-all
 test-all: test ## what CI runs, and what takes longer or needs more parts built; fuzzing
 	$(PYTHON) -m pytest -n 2 -m long --timeout=1800 tests
+	NIGHTCAP_KUBERNETES=oldest $(PYTHON) -m pytest -n 2 --timeout=1800 tests/apiserver
 	$(MAKE) fuzz
 
 .PHONY: fuzz

@@ -29,6 +29,7 @@ from nightcap.contract import paths as sidecar_paths
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH, KubeClient
 from nightcap.kube.errors import ApiError, Conflict
+from tests.apiserver import minors
 from tests.cluster import build, programs
 from tests.cluster.certificates import Authority, Identity, kubeconfig, write_signing_pair
 from tests.cluster.progress import to_stderr
@@ -187,7 +188,7 @@ class PrivateApi:
         admin = self._authority.issue(Identity("admin", "admin", ("system:masters",)))
         self.kubeconfig.write_text(kubeconfig(self.url, self._authority.file, *admin))
         issuer = "https://kubernetes.default.svc.cluster.local"
-        binary = programs.program(programs.KUBERNETES, "kube-apiserver")
+        binary = minors.apiserver()
         log = self.run(
             "kube-apiserver", str(binary),
             f"--etcd-servers=http://127.0.0.1:{etcd}",

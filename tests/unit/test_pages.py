@@ -93,7 +93,7 @@ def test_words_of_the_page_are_replaced_as_whole_words(tmp_path: Path) -> None:
          "console")  # fmt: skip
 
 
-@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))], ids=str)
 def test_links_lead_to_pages_and_headings_that_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if "://" in target:
