@@ -90,11 +90,13 @@ class Parties:
         person: Whose token it is, of the API server's own audience.
         may_read_reports: Whether that one may `get` the path of the reports.
         is_ready: Whether all that is needed has been started.
+        is_full: Whether the installation's limit is reached by captures that run.
     """
 
     person: Callable[[str], Identity | None]
     may_read_reports: Callable[[Identity], bool]
     is_ready: Callable[[], bool]
+    is_full: Callable[[], bool] = lambda: False
 
 
 class CollectorApp:
@@ -205,6 +207,8 @@ class CollectorApp:
             )
         if body and upload.offset == 0:
             self._check_start(key, body)
+        if body and self._parties.is_full():
+            raise StoreFull("the installation's limit is reached (NIGHTCAP_STORE_LIMIT)")
         room = self._room(admitted, len(body))
         if room is Room.EXCEEDED:
             sentence = "the capture's limits.maxSize is exceeded in this pod"

@@ -79,6 +79,7 @@ def create_app(
 ) -> flask.Flask:
     """Make the application; it starts nothing and asks nobody yet."""
     app = flask.Flask("retrieval", static_folder=None)
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # Flask would answer them without our checks
     app.url_map.merge_slashes = False  # a redirect would be an answer to a stranger
     handlers = _Handlers(store, judge, auditor, is_ready)
 
