@@ -23,6 +23,10 @@ CAPTURES_REMOVED: Final = Counter(
 STRAY_APPENDS: Final = Counter(
     "nightcap_store_stray_appends", "Objects removed that an append left and nobody was told of."
 )
+CAPTURES_GIVEN_UP: Final = Counter(
+    "nightcap_collector_captures_given_up",
+    "Finished captures whose files went because the store's limit was reached.",
+)
 ANSWERS: Final = Counter(
     "nightcap_files_requests", "Requests of people by answer.", ["method", "code"]
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from nightcap.contract.quantities import parse_size
 from nightcap.contract.uploads import COLLECTOR_PORT
 from retrieval.store.location import location_fault
 
@@ -29,6 +30,7 @@ class Settings:
         serving_secret: Whose certificate the files program shows; the collector's is always the
             one whose root sidecars pin.
         port: Where this program listens with TLS.
+        store_limit_bytes: For all captures together; 0 for no limit but the volume's size.
         metrics_port: Where it shows its metrics, without TLS; 0 for nowhere.
     """
 
@@ -39,6 +41,7 @@ class Settings:
     metrics_port: int
     audit: str = ""
     serving_secret: str = TLS_SECRET
+    store_limit_bytes: int = 0
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], program: str) -> Self:
@@ -64,6 +67,10 @@ class Settings:
             metrics_port=_port(environ, "NIGHTCAP_METRICS_PORT", METRICS_PORTS[program], 0, faults),
             audit=_location(environ, "NIGHTCAP_AUDIT_STORE", "", faults),
             serving_secret=_serving_secret(environ, program),
+            # Only one of the two makes room.
+            store_limit_bytes=(
+                _bytes(environ, "NIGHTCAP_STORE_LIMIT", faults) if program == "collector" else 0
+            ),
         )
         if not settings.namespace:
             faults.append("NIGHTCAP_NAMESPACE is empty; name the namespace of the installation")
@@ -84,6 +91,15 @@ def _location(environ: Mapping[str, str], variable: str, default: str, faults: l
     if fault is not None:
         faults.append(f"{variable} is {location[:200]!r}; {fault}")
     return location
+
+
+def _bytes(environ: Mapping[str, str], variable: str, faults: list[str]) -> int:
+    text = environ.get(variable) or "0"
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        faults.append(f"{variable} is {text[:20]!r}; {error}")
+        return 0
 
 
 def _path(environ: Mapping[str, str], variable: str, default: str, faults: list[str]) -> Path:

@@ -9,7 +9,7 @@ from nightcap.kube.metrics import start_metrics
 from retrieval.audit import Auditor, setup_audit
 from retrieval.files.app import create_app
 from retrieval.files.people import People
-from retrieval.settings import THREADS, TLS_SECRET, Settings
+from retrieval.settings import THREADS, Settings
 from retrieval.store.opening import open_readable, open_record
 
 

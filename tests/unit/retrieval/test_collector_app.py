@@ -1,6 +1,7 @@
 import base64
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from tests.unit.retrieval.builders import (
     a_key,
     a_pcap,
     a_pod,
+    a_record,
     a_report,
     names_in,
 )
@@ -51,6 +53,9 @@ class Watched:
         return tuple(self.captures)
 
 
+STORE_BYTES = 2**20
+
+
 class Collector:
     """The application over a real store and an API that tests write."""
 
@@ -59,7 +64,7 @@ class Collector:
         self.watch = Watched()
         self.captures = Captures(self.watch, live_list(api.client))
         self.reports = ReportIndex(store, boot_id="boot")
-        self.janitor = Janitor(store, self.captures, self.reports)
+        self.janitor = Janitor(store, self.captures, self.reports, limit_bytes=STORE_BYTES)
         self.ready = True
         reviewer = TokenReviewer(api.client, ttl_seconds=0)
         app = CollectorApp(
@@ -71,6 +76,7 @@ class Collector:
                 person=reviewer.review,
                 may_read_reports=lambda who: who.username == "controller",
                 is_ready=lambda: self.ready,
+                is_full=lambda: self.janitor.is_full,
             ),
         )
         self.client = Client(app)
@@ -431,6 +437,29 @@ def test_a_deleted_captures_files_go_and_only_after_the_api_server_was_asked(
     collector.janitor.tidy(time.time())
     assert list(collector.store.captures()) == []
     assert reports(collector)["reports"] == []
+
+
+def test_above_the_stores_limit_finished_captures_go_and_running_ones_wait(
+    collector: Collector,
+) -> None:
+    other = "ca9a0000-0000-4000-8000-000000000002"
+    path = f"/v1/captures/{other}/eth0/1"
+    record = a_record(1, bytes(60_000))
+    body = HEADER + record * (STORE_BYTES // 2 // len(record) + 1)
+    show(collector, a_capture(), a_capture("old", other))
+    collector.patch(body, complete=True)
+    collector.patch(body, path=path, complete=True)
+    collector.store.wait_durable(a_key(), len(body), 5)
+    collector.janitor.tidy(time.time())
+    # Both run: nothing goes, and no more is taken, but a heartbeat is.
+    assert collector.patch(record, len(body)).status_code == 507
+    assert collector.patch(path=PATH.replace("/1", "/2")).status_code == 204
+    assert len(collector.store.segments(STREAM)) == 1
+    show(collector, a_capture(), a_capture("old", other, phase="Finished"))
+    collector.janitor.tidy(time.time())
+    assert collector.store.segments(replace(STREAM, capture=other)) == ()
+    assert len(collector.store.segments(STREAM)) == 1
+    assert collector.patch(body, path=PATH.replace("/1", "/3")).status_code == 204
 
 
 def test_no_answer_leaves_its_sentence_out_or_lets_a_browser_guess(collector: Collector) -> None:

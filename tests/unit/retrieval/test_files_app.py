@@ -165,6 +165,13 @@ def test_a_path_that_leads_nowhere_is_told_to_people_only(files: Files) -> None:
     assert files.ask(f"{BASE}/files", method="POST").status_code == 405
 
 
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "PUT", "PATCH", "TRACE"])
+def test_other_methods_have_no_answer(files: Files, method: str) -> None:
+    for path in (*OURS, *DOWNLOADS):
+        assert files.ask(path, method=method).status_code == 405
+        assert files.ask(path, method=method, who="").status_code == 401
+
+
 def test_while_the_api_is_down_nobody_gets_anything(files: Files) -> None:
     put(files, a_pcap())
     files.api.is_down = True
