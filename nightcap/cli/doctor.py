@@ -288,7 +288,8 @@ def _rights(session: Session) -> Iterator[Line]:
         yield Line(
             Mark.NOTE,
             "you log in with a client certificate, which retrieval cannot check",
-            "kubectl nightcap get --as-service-account NAME",
+            "get and follow ask as a service account of the namespace that may read the files, if "
+            "you may; or say which: --as-service-account NAME",
         )
 
 

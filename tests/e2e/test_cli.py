@@ -158,10 +158,12 @@ def test_client_certificate_borrows_a_service_account(
     shop.wait_open("dns")
     shop.send_udp("web", "192.0.2.1", 7000, PACKETS)
     wait_for("three packets", lambda: shop.status("dns").get("packets") == 3, 30)
-    shop.person("analyst", "nightcap-files")
     asked = ("get", "dns", "-n", shop.name)
-    assert "--as-service-account" in admin(*asked).err
-    admin.ok(*asked, "--as-service-account", "analyst", "-d", str(tmp_path))
+    assert "--clusterrole=nightcap-files" in admin(*asked).err
+    shop.person("analyst", "nightcap-files")
+    said = admin(*asked, "-d", str(tmp_path))
+    assert said.code == 0, said
+    assert "asking as service account analyst" in said.err
     (file,) = tmp_path.iterdir()
     assert payloads(file) == PACKETS
     unknown = admin(*asked, "--as-service-account", "nix")
