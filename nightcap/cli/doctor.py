@@ -208,7 +208,12 @@ def _retrieval(session: Session) -> Line:
         )
     except ApiError as error:
         said = fault_of(error, session.namespace).message
-        return Line(Mark.FAULT, f"retrieval is not reached through the API server: {said}")
+        return Line(
+            Mark.FAULT,
+            f"retrieval is not reached through the API server: {said.partition('; ')[0]}",
+            f"kubectl -n {SYSTEM} logs deployment/nightcap-retrieval; what pods hold still is "
+            "fetched by: kubectl nightcap get NAME --from-pods",
+        )
     return Line(Mark.OK, "retrieval is reached through the API server")
 
 

@@ -109,6 +109,7 @@ def test_developer_starts_sees_fetches_follows_stops_and_removes(
         wait_for("the followed packets", lambda: (tmp_path / "live").stat().st_size > 300, 30)
         shop.send_udp(pod, "192.0.2.1", 7000, ["four"])
         wait_for("the fourth", lambda: b"four" in (tmp_path / "live").read_bytes(), 30)
+        wait_for("its count", lambda: shop.status("dns").get("packets") == 4, 30)
         shop.run("patch", CAPTURES, "dns", "--type=merge", "-p", '{"spec":{"suspend":true}}')
 
     with meanwhile(send_one_more_and_stop):
