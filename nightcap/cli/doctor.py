@@ -214,7 +214,12 @@ def _retrieval(session: Session) -> Line:
         )
     except ApiError as error:
         said = fault_of(error, session.namespace).message
-        return Line(Mark.FAULT, f"retrieval is not reached through the API server: {said}")
+        return Line(
+            Mark.FAULT,
+            f"retrieval is not reached through the API server: {said.partition('; ')[0]}",
+            f"kubectl -n {SYSTEM} logs deployment/nightcap-retrieval; what pods hold still is "
+            "fetched by: kubectl nightcap get NAME --from-pods",
+        )
     return Line(Mark.OK, "retrieval is reached through the API server")
 
 
@@ -294,7 +299,8 @@ def _rights(session: Session) -> Iterator[Line]:
         yield Line(
             Mark.NOTE,
             "you log in with a client certificate, which retrieval cannot check",
-            "kubectl nightcap get --as-service-account NAME",
+            "get and follow ask as a service account of the namespace that may read the files, if "
+            "you may; or say which: --as-service-account NAME",
         )
 
 
