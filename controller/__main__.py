@@ -15,8 +15,10 @@ import msgspec
 from certs.bundle import CA_BUNDLE
 from certs.loop import CertificateLoop
 from certs.publish import CertificateSettings
+from controller.actions import Action, namespace_of
 from controller.apply import Applier
 from controller.canary import CanaryProver
+from controller.decisions import Decisions
 from controller.guard import InjectionGuard, Known
 from controller.health import HealthServer
 from controller.loop import Loop
@@ -30,6 +32,7 @@ from controller.polling import (
 )
 from controller.reports import ReportBook
 from controller.settings import BadSettings, Settings
+from controller.trim import namespace_decoder, pod_decoder
 from controller.view import Memory, decode_capture
 from controller.world import World
 from nightcap.contract import keys
@@ -109,11 +112,11 @@ def make_watches(client: KubeClient, settings: Settings, world: World) -> Watche
             name="calico-packetcaptures",
             on_change=world.on_capture,
         ),
-        pods=Reflector(client, paths.pods(), _decoder(Pod), name="pods", on_change=world.on_pod),
+        pods=Reflector(client, paths.pods(), pod_decoder(), name="pods", on_change=world.on_pod),
         namespaces=Reflector(
             client,
             paths.namespaces(),
-            _decoder(Namespace),
+            namespace_decoder(),
             name="namespaces",
             on_change=world.on_namespace,
         ),
@@ -171,20 +174,21 @@ class Controller:
         )
         # The world tells the loop and the loop looks at the world: one of them comes first.
         self.loop = Loop(
-            lambda namespace: self.world.view(namespace),
-            lambda action: self.applier.submit(action),
+            lambda namespace, now: self.decisions.decide(namespace, now),
+            self._submit,
             self.metrics,
             tidy=lambda: self.world.tidy(),
             leading=self.elector.leading,
         )
         self.world = World(book, memory, self.loop.mark)
+        self.decisions = Decisions(self.world)
         recorder = EventRecorder(client, "controller")
         self.applier = Applier(
             client,
             recorder,
             memory,
             self.metrics,
-            self.loop.mark_later,
+            self._look_again,
             may_write=lambda: self.elector.is_leader,
         )
         self.watches = make_watches(client, settings, self.world)
@@ -266,6 +270,16 @@ class Controller:
         self.elector.stop()
         self.health.stop()
         log.info("controller stopped")
+
+    def _submit(self, action: Action) -> float | None:
+        again_at = self.applier.submit(action)
+        if again_at is not None:
+            self.world.again(action, again_at)
+        return again_at
+
+    def _look_again(self, action: Action, seconds: float) -> None:
+        self.world.again(action, time.time() + seconds)
+        self.loop.mark_later(namespace_of(action), seconds)
 
     def _leadership_changed(self, leads: bool) -> None:
         if self._certificates is not None:

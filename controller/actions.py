@@ -104,6 +104,30 @@ class RecordEvent:
 Action = PatchOrders | UpdateStatus | CreateCapture | UpdateCapture | DeleteCapture | RecordEvent
 
 
+def namespace_of(action: Action) -> str:
+    """The namespace that an action concerns."""
+    match action:
+        case PatchOrders(pod=ref):
+            return ref.namespace
+        case UpdateStatus(capture=ref) | UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
+            return ref.namespace
+        case CreateCapture(namespace=namespace):
+            return namespace
+        case RecordEvent(regarding=ref):
+            return ref.namespace or ref.name
+
+
+def uid_of(action: Action) -> str:
+    """The pod or capture that an action changes; "" where that is not there yet."""
+    match action:
+        case PatchOrders(pod=ref) | RecordEvent(regarding=ref):
+            return ref.uid
+        case UpdateStatus(capture=ref) | UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
+            return ref.uid
+        case CreateCapture():
+            return ""
+
+
 def pod_ref(metadata: ObjectMeta) -> Ref:
     """Name a pod."""
     return Ref(

@@ -5,6 +5,7 @@ round decides anew. Anything else that fails is logged, counted and tried again.
 """
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from controller.actions import (
     Ref,
     UpdateCapture,
     UpdateStatus,
+    namespace_of,
 )
 from controller.metrics import Metrics
 from controller.view import Memory, Refusal
@@ -35,6 +37,7 @@ from nightcap.kube.errors import (
     Forbidden,
     Invalid,
     NotFound,
+    TooManyRequests,
 )
 from nightcap.kube.events import EventRecorder, ObjectRef
 
@@ -57,7 +60,7 @@ class _Done:
     """A write that succeeded: the copy that was decided on, what was written, and when."""
 
     resource_version: str
-    wrote: str
+    wrote: int
     at: float
 
 
@@ -73,8 +76,8 @@ class Applier:
         recorder: Events.
         memory: Where refusals and the pace of writes are remembered.
         metrics: Counters.
-        on_done: Called with a namespace that has to be looked at again, and in how many
-            seconds.
+        on_done: Called with an action whose object has to be looked at again, and in how
+            many seconds.
         clock: Seconds since the epoch.
         may_write: Asked at the last moment before each write: the leader may have changed
             since it was decided, or this process may have been paused.
@@ -86,7 +89,7 @@ class Applier:
         recorder: EventRecorder,
         memory: Memory,
         metrics: Metrics,
-        on_done: Callable[[str, float], None],
+        on_done: Callable[[Action, float], None],
         clock: Callable[[], float] = time.time,
         may_write: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -141,7 +144,7 @@ class Applier:
         """Finish what has begun."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, action: Action, key: Key, wrote: str) -> None:
+    def _run(self, action: Action, key: Key, wrote: int) -> None:
         retry_in: float | None = None
         succeeded = False
         try:
@@ -157,6 +160,11 @@ class Applier:
             # A create that finds no namespace or no CRD would otherwise not be tried again.
             retry_in = 5.0 if isinstance(action, CreateCapture) else 1.0
             log.info("decided on an old copy", extra={**_facts(action), "said": str(error)})
+        except TooManyRequests as error:
+            # Its priority and fairness decides who is served next, and when.
+            asked = error.retry_after_seconds or _FIRST_RETRY_SECONDS
+            retry_in = asked * random.uniform(1.0, 1.5)  # noqa: S311 - not all at once again
+            self._metrics.actions_put_off.inc()
         except (Forbidden, Invalid, BadRequest) as error:
             retry_in = self._refused(action, error)
         except ApiError as error:
@@ -172,9 +180,9 @@ class Applier:
             asked_again = self._in_flight.pop(key, False)
             # Under the lock: whoever sees that nothing is under way has been told all.
             if retry_in is not None:
-                self._on_done(_namespace(action), retry_in)
+                self._on_done(action, retry_in)
             elif asked_again:
-                self._on_done(_namespace(action), 0.0)
+                self._on_done(action, 0.0)
 
     def _remember(self, key: Key, done: _Done) -> None:
         if len(self._done) >= _MAX_REMEMBERED:
@@ -188,7 +196,7 @@ class Applier:
         """A refusal of an annotation's capture is its author's to mend; others are ours."""
         if not isinstance(action, CreateCapture | UpdateCapture) or not action.subjects:
             return self._failed(action, error)
-        namespace, name = _namespace(action), _name(action)
+        namespace, name = namespace_of(action), _name(action)
         self._memory.refusals[namespace, name] = Refusal(
             action.fingerprint, error.message, self._clock() + REFUSAL_SECONDS
         )
@@ -217,16 +225,24 @@ class Applier:
     def _patch_orders(self, action: PatchOrders) -> None:
         pod = action.pod
         began_at = time.monotonic()
-        self._merge(
-            paths.pod_status(pod.namespace, pod.name),
-            pod.uid,
-            {"metadata": {"annotations": {keys.ORDERS: action.value}}},
-        )
+        # Before the write: when the watch brings it, it is known since when the pod could report.
+        now = self._clock()
+        fresh = [
+            (uid, pod.uid) for uid in action.ids if (uid, pod.uid) not in self._memory.ordered_at
+        ]
+        self._memory.ordered_at.update(dict.fromkeys(fresh, now))
+        try:
+            self._merge(
+                paths.pod_status(pod.namespace, pod.name),
+                pod.uid,
+                {"metadata": {"annotations": {keys.ORDERS: action.value}}},
+            )
+        except BaseException:
+            for key in fresh:
+                self._memory.ordered_at.pop(key, None)
+            raise
         self._metrics.orders_seconds.observe(time.monotonic() - began_at)
         self._metrics.orders_written.inc()
-        now = self._clock()
-        for capture_uid in action.ids:
-            self._memory.ordered_at.setdefault((capture_uid, pod.uid), now)
         log.info("orders written", extra={**_facts(action), "captures": len(action.ids)})
 
     def _update_status(self, action: UpdateStatus) -> None:
@@ -321,20 +337,20 @@ def _key(action: Action) -> Key:
         case UpdateStatus():
             return "status", action.capture.uid
         case _:
-            return "capture", _namespace(action), _name(action)
+            return "capture", namespace_of(action), _name(action)
 
 
-def _written(action: Action) -> str:
-    """What an action writes, as text that is the same for the same."""
+def _written(action: Action) -> int:
+    """The hash of what an action writes: a status is large, and remembered for a while."""
     match action:
         case PatchOrders(value=value):
-            return repr(value)
+            return hash(value)
         case UpdateStatus(status=status):
-            return repr(status)
+            return hash(repr(status))
         case CreateCapture(fingerprint=fingerprint) | UpdateCapture(fingerprint=fingerprint):
-            return f"{type(action).__name__} {fingerprint}"
+            return hash((type(action).__name__, fingerprint))
         case _:
-            return type(action).__name__
+            return hash(type(action).__name__)
 
 
 def _version(action: Action) -> str:
@@ -345,18 +361,6 @@ def _version(action: Action) -> str:
             return ref.resource_version
         case _:
             return ""
-
-
-def _namespace(action: Action) -> str:
-    match action:
-        case PatchOrders(pod=ref):
-            return ref.namespace
-        case UpdateStatus(capture=ref) | UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
-            return ref.namespace
-        case CreateCapture(namespace=namespace):
-            return namespace
-        case RecordEvent(regarding=ref):
-            return ref.namespace or ref.name
 
 
 def _name(action: Action) -> str:
@@ -374,6 +378,6 @@ def _name(action: Action) -> str:
 def _facts(action: Action) -> dict[str, str]:
     return {
         "action": type(action).__name__,
-        "namespace": _namespace(action),
+        "namespace": namespace_of(action),
         "object": _name(action),
     }

@@ -9,8 +9,7 @@ from typing import Final
 
 from controller.actions import Action
 from controller.metrics import Metrics
-from controller.reconcile import reconcile
-from controller.view import NamespaceView
+from controller.reconcile import Plan
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,8 @@ class Loop:
     """Reconciles namespaces that have news or whose time has come.
 
     Args:
-        view: A namespace at this moment.
+        decide: What has to be done in a namespace; asked with the time in seconds since the
+            epoch.
         submit: Begins an action; may answer with when to decide anew.
         metrics: Counters.
         clock: Seconds since the epoch.
@@ -42,14 +42,14 @@ class Loop:
 
     def __init__(
         self,
-        view: Callable[[str], NamespaceView],
+        decide: Callable[[str, float], Plan],
         submit: Callable[[Action], float | None],
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
         tidy: Callable[[], None] = lambda: None,
         leading: threading.Event | None = None,
     ) -> None:
-        self._view = view
+        self._decide = decide
         self._submit = submit
         self._metrics = metrics
         self._clock = clock
@@ -132,7 +132,7 @@ class Loop:
     def _reconcile(self, namespace: str) -> None:
         try:
             with self._metrics.reconcile_seconds.time():
-                plan = reconcile(self._view(namespace), self._clock())
+                plan = self._decide(namespace, self._clock())
             wakes = [plan.wake_at]
             for action in plan.actions:
                 again_at = self._submit(action)

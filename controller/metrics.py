@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from controller.status import Phase
+from controller.phase import Phase
 from controller.view import Judged
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -57,6 +57,11 @@ class Metrics:
             "nightcap_controller_actions_failed",
             "Writes that the API server did not do.",
             ["action"],
+            registry=self.registry,
+        )
+        self.actions_put_off = Counter(
+            "nightcap_controller_actions_put_off",
+            "Writes that the API server asked to bring later (429).",
             registry=self.registry,
         )
         self.reconciles_failed = Counter(

@@ -93,7 +93,7 @@ class ReportPoller:
 
     Attributes:
         endpoints: The collectors' addresses, as of now.
-        on_reports: Called with the namespaces that have news.
+        on_reports: Called with the reports that are news.
         on_retrieval: Called after every round with how the collectors answer.
         on_failure: Called for every question that failed.
     """
@@ -101,7 +101,7 @@ class ReportPoller:
     book: ReportBook
     trust: Trust
     endpoints: Callable[[], frozenset[str]]
-    on_reports: Callable[[set[str]], None]
+    on_reports: Callable[[list[PodReport]], None]
     on_retrieval: Callable[[RetrievalView], None]
     on_failure: Callable[[], None] = lambda: None
     port: int = COLLECTOR_PORT

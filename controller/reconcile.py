@@ -4,17 +4,19 @@ Level-triggered: everything follows from the captures, the pods, the reports and
 clock, and after its actions were performed there is nothing more to do.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from controller.actions import Action, DeleteCapture, PatchOrders, RecordEvent, capture_ref, pod_ref
-from controller.annotations import plan_annotations
-from controller.status import PodFacts, plan_status
+from controller.annotations import AnnotationPlan, plan_annotations
+from controller.status import plan_status
+from controller.tally import PodFacts
 from controller.view import NEVER, Judged, NamespaceView, PodReport
 from nightcap.contract import keys
 from nightcap.contract.assignment import fitting_orders, selects
-from nightcap.contract.captures import order_of
+from nightcap.contract.captures import FOREVER, order_of
 from nightcap.contract.coverage import takes_orders
 from nightcap.contract.objects import Pod
 from nightcap.contract.orders import BadOrders, CaptureOrder, Orders, dump_orders, parse_orders
@@ -23,6 +25,7 @@ from nightcap.contract.reports import Reason, State
 BACKLOG_SECONDS: Final = 600.0
 """How long an ended capture stays in the orders, so that its backlog has a collector."""
 _CLOCK_SLACK_SECONDS: Final = 5.0
+_NO_ORDERS: Final = Orders()
 _ENDED_BY_ORDERS = (Reason.NONE, Reason.TIME, Reason.ENDED, Reason.TERMINATED)
 
 
@@ -52,41 +55,116 @@ class Wanted:
     wake_at: float = NEVER
 
 
+@dataclass(frozen=True, slots=True)
+class PodPlan:
+    """What one pod needs, and what it means for captures.
+
+    Attributes:
+        facts: None of a pod that is over: no capture counts it.
+        selected_by: Uids of the captures that select it.
+        carries: Uids of the captures whose entries a living sidecar of it holds.
+    """
+
+    facts: PodFacts | None = None
+    selected_by: frozenset[str] = frozenset()
+    carries: frozenset[str] = frozenset()
+    actions: tuple[Action, ...] = ()
+    wake_at: float = NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class CapturePlan:
+    """What one capture needs: a new status, its deletion, or nothing."""
+
+    action: Action | None = None
+    wake_at: float = NEVER
+
+
 def reconcile(view: NamespaceView, now: float) -> Plan:
-    """Everything that has to be done in one namespace."""
+    """Everything that has to be done in one namespace.
+
+    This is the definition. `controller.ledger` comes to the same by looking only at what has
+    changed.
+    """
     annotations = plan_annotations(view, now)
+    captures = {judged.uid: judged for judged in view.captures}
+    selected: dict[str, list[PodFacts]] = {uid: [] for uid in captures}
+    carried: set[str] = set()
     actions: list[Action] = []
     wakes = [annotations.wake_at]
-    by_uid = {judged.uid: judged for judged in view.captures}
-    selected: dict[str, list[PodFacts]] = {uid: [] for uid in by_uid}
-    carried: set[str] = set()
     for pod in view.pods:
-        if pod.is_over:
-            continue
-        matching = {uid for uid, judged in by_uid.items() if selects(judged.capture, pod.metadata)}
-        existing = orders_in(pod)
-        facts = PodFacts(pod, frozenset(entry.id for entry in existing.captures))
-        for uid in matching:
-            selected[uid].append(facts)
-        if takes_orders(pod):
-            carried |= facts.ordered
-            concerned = [by_uid[uid] for uid in matching | facts.ordered if uid in by_uid]
-            wanted = desired_orders(pod, existing, concerned, matching, view, now)
-            wakes.append(wanted.wake_at)
-            actions.extend(_orders_actions(pod, wanted, view))
+        plan = plan_pod(pod, captures, captures.values(), view, now)
+        if plan.facts is not None:
+            for uid in plan.selected_by:
+                selected[uid].append(plan.facts)
+        carried |= plan.carries
+        actions.extend(plan.actions)
+        wakes.append(plan.wake_at)
     # Orders first: the next packet may be the one that somebody waits for.
     actions.extend(annotations.actions)
-    for uid, judged in by_uid.items():
-        wakes.append(_next_edge(judged, now))
-        # What pods still ship is waited for: with the object its files and spools go.
-        if _is_expired(judged, now, annotations.kept) and uid not in carried:
-            actions.append(DeleteCapture(capture_ref(judged.capture)))
-            continue
-        update, wake_at = plan_status(judged, selected[uid], view, annotations.faults, now, carried)
-        wakes.append(wake_at)
-        if update is not None:
-            actions.append(update)
+    for uid, judged in captures.items():
+        wakes.append(next_edge(judged, now))
+        found = plan_capture(judged, selected[uid], view, annotations, uid in carried, now)
+        wakes.append(found.wake_at)
+        if found.action is not None:
+            actions.append(found.action)
     return Plan(tuple(actions), min(wakes, default=NEVER))
+
+
+def plan_pod(
+    pod: Pod,
+    captures: Mapping[str, Judged],
+    candidates: Iterable[Judged],
+    view: NamespaceView,
+    now: float,
+) -> PodPlan:
+    """What one pod needs.
+
+    Args:
+        pod: The pod.
+        captures: All captures of its namespace, by uid.
+        candidates: Those that may select it: no other does.
+        view: Its namespace; of it, only what is no pod is looked at.
+        now: Seconds since the epoch.
+    """
+    if pod.is_over:
+        return PodPlan()
+    matching = frozenset(
+        judged.uid for judged in candidates if selects(judged.capture, pod.metadata)
+    )
+    existing = orders_in(pod)
+    facts = PodFacts(pod, frozenset(entry.id for entry in existing.captures))
+    if not takes_orders(pod):
+        return PodPlan(facts, matching)
+    concerned = [captures[uid] for uid in matching | facts.ordered if uid in captures]
+    wanted = desired_orders(pod, existing, concerned, matching, view, now)
+    actions = _orders_actions(pod, existing, wanted, view)
+    return PodPlan(facts, matching, facts.ordered, actions, wanted.wake_at)
+
+
+def plan_capture(
+    judged: Judged,
+    selected: Collection[PodFacts],
+    view: NamespaceView,
+    annotations: AnnotationPlan,
+    carried: bool,
+    now: float,
+) -> CapturePlan:
+    """What one capture needs.
+
+    Args:
+        judged: The capture.
+        selected: The pods that it selects.
+        view: Its namespace; of it, only what is no pod is looked at.
+        annotations: What the namespace's annotations come to.
+        carried: Whether some living pod's orders hold it.
+        now: Seconds since the epoch.
+    """
+    # What pods still ship is waited for: with the object its files and spools go.
+    if _is_expired(judged, now, annotations.kept) and not carried:
+        return CapturePlan(DeleteCapture(capture_ref(judged.capture)))
+    update, wake_at = plan_status(judged, selected, view, annotations.faults, now, carried)
+    return CapturePlan(update, wake_at)
 
 
 def desired_orders(
@@ -119,11 +197,15 @@ def desired_orders(
     return Wanted(
         orders=orders,
         left_out=tuple(sorted(entry.name for entry in entries if entry.id not in taken)),
-        wake_at=min(
-            (entry.until + BACKLOG_SECONDS for entry in orders.captures if entry.until <= now),
-            default=NEVER,
-        ),
+        wake_at=min((_entry_wakes_at(entry, now) for entry in orders.captures), default=NEVER),
     )
+
+
+def _entry_wakes_at(entry: CaptureOrder, now: float) -> float:
+    """When the clock alone next changes what becomes of an entry."""
+    if entry.until <= now:
+        return entry.until + BACKLOG_SECONDS
+    return entry.until if entry.until < FOREVER else NEVER
 
 
 def _entry(
@@ -174,16 +256,26 @@ def is_released(until: float, report: PodReport | None, now: float) -> bool:
 
 def orders_in(pod: Pod) -> Orders:
     """What a pod's annotation says; what cannot be read is no orders."""
+    return _read_orders(pod.metadata.annotation(keys.ORDERS) or "") or _NO_ORDERS
+
+
+@lru_cache(maxsize=4096)
+def _read_orders(text: str) -> Orders | None:
+    """Orders as an annotation says them; None where nobody can read them.
+
+    Remembered, as all pods of a capture have the same.
+    """
     try:
-        return parse_orders(pod.metadata.annotation(keys.ORDERS) or "")
+        return parse_orders(text)
     except BadOrders:
-        return Orders()
+        return None
 
 
-def _orders_actions(pod: Pod, wanted: Wanted, view: NamespaceView) -> Sequence[Action]:
+def _orders_actions(
+    pod: Pod, existing: Orders, wanted: Wanted, view: NamespaceView
+) -> tuple[Action, ...]:
     actions: list[Action] = []
-    text = pod.metadata.annotation(keys.ORDERS)
-    if not _says(text, wanted.orders):
+    if not _says(pod.metadata.annotation(keys.ORDERS), existing, wanted.orders):
         ids = frozenset(entry.id for entry in wanted.orders.captures)
         actions.append(PatchOrders(pod_ref(pod.metadata), dump_orders(wanted.orders) or None, ids))
     if wanted.left_out:
@@ -199,19 +291,15 @@ def _orders_actions(pod: Pod, wanted: Wanted, view: NamespaceView) -> Sequence[A
         )
         if (pod.metadata.uid, event.reason, event.message) not in view.memory.told:
             actions.append(event)
-    return actions
+    return tuple(actions)
 
 
-def _says(text: str | None, orders: Orders) -> bool:
+def _says(text: str | None, existing: Orders, orders: Orders) -> bool:
     """Whether an annotation already means these orders, however it is written."""
     if text is None or not orders.captures:
         return text is None and not orders.captures
-    try:
-        current = parse_orders(text)
-    except BadOrders:
-        return False
-    by_id = tuple(sorted(current.captures, key=lambda entry: entry.id))
-    return current._replace(captures=by_id) == orders
+    by_id = tuple(sorted(existing.captures, key=lambda entry: entry.id))
+    return existing._replace(captures=by_id) == orders
 
 
 def _is_expired(judged: Judged, now: float, kept: frozenset[str]) -> bool:
@@ -223,7 +311,7 @@ def _is_expired(judged: Judged, now: float, kept: frozenset[str]) -> bool:
     return now >= settings.ends_at + settings.ttl_seconds
 
 
-def _next_edge(judged: Judged, now: float) -> float:
+def next_edge(judged: Judged, now: float) -> float:
     """The next moment at which the clock alone changes what a capture means."""
     settings = judged.settings
     if settings is None or judged.is_leaving:

@@ -9,7 +9,7 @@ Holds the latest report of each (capture, pod), and the format in which collecto
 
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import msgspec
@@ -95,13 +95,13 @@ class ReportBook:
         self._reports: dict[str, dict[str, PodReport]] = {}
         self._unknown: set[str] = set()
 
-    def put(self, reports: Iterable[PodReport]) -> set[str]:
+    def put(self, reports: Iterable[PodReport]) -> list[PodReport]:
         """Take reports; the highest `seq` of a (capture, pod) wins.
 
         Returns:
-            Namespaces of the reports that were news: files come and go between reports.
+            Those that were news, as they are now: files come and go between reports.
         """
-        news = set()
+        news = []
         with self._lock:
             for item in reports:
                 of_capture = self._reports.setdefault(item.capture, {})
@@ -113,13 +113,17 @@ class ReportBook:
                     new = replace(old, file_count=item.file_count, file_names=item.file_names)
                 if new != old:
                     of_capture[item.pod_uid] = new
-                    news.add(item.namespace)
+                    news.append(new)
         return news
 
     def of(self, capture_uid: str) -> Mapping[str, PodReport]:
         """Pod uid -> report of one capture, as of now."""
         with self._lock:
             return dict(self._reports.get(capture_uid, {}))
+
+    def snapshot(self) -> Mapping[str, Mapping[str, PodReport]]:
+        """Capture uid -> pod uid -> report; each capture's as of when it is first asked for."""
+        return _Snapshot(self)
 
     def forget(self, capture_uid: str) -> None:
         """Drop the reports of a capture that is gone."""
@@ -137,3 +141,23 @@ class ReportBook:
             for uid in unknown & self._unknown:
                 del self._reports[uid]
             self._unknown = unknown - self._unknown
+
+
+class _Snapshot(Mapping[str, Mapping[str, PodReport]]):
+    """Copies only what somebody looks at."""
+
+    def __init__(self, book: ReportBook) -> None:
+        self._book = book
+        self._copied: dict[str, Mapping[str, PodReport]] = {}
+
+    def __getitem__(self, capture_uid: str) -> Mapping[str, PodReport]:
+        found = self._copied.get(capture_uid)
+        if found is None:
+            found = self._copied[capture_uid] = self._book.of(capture_uid)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._copied)
+
+    def __len__(self) -> int:
+        return len(self._copied)

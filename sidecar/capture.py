@@ -11,6 +11,7 @@ from nightcap.contract.uploads import COLLECTOR_PORT
 from nightcap.pcap.handle import LiveCapture, NoSuchInterface, NotPermitted
 from nightcap.pcap.libpcap import FilterError, PcapError
 from sidecar import interfaces, log, rotation
+from sidecar.filter_check import FilterCheck
 from sidecar.spool import CaptureSpool, Status
 from sidecar.stream import NEVER, Stream, ring_bytes
 
@@ -41,6 +42,7 @@ class Recorder:
         order: CaptureOrder,
         local_port: int,
         others: Callable[[], list[Stream]],
+        wake: Callable[[], None],
     ) -> None:
         """Prepare; `open_missing` opens.
 
@@ -49,6 +51,7 @@ class Recorder:
             order: What is captured.
             local_port: Of our own uploads, which are left out.
             others: All streams, which share the spool and the memory for rings.
+            wake: Called from another thread when `open_missing` has more to do.
         """
         self.order = order
         self.streams: dict[str, Stream] = {}
@@ -57,11 +60,17 @@ class Recorder:
         self._local_port = local_port
         self._others = others
         self._fault = _fault_of(order.filter)
+        self._check = FilterCheck("" if self._fault else order.filter, wake)
         self._looked = False
 
     @property
     def spool(self) -> CaptureSpool:
         return self._spool
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether it cannot be opened yet, for a reason that passes by itself."""
+        return not self._check.is_done
 
     def adjust(self, order: CaptureOrder) -> None:
         """Go on under other limits."""
@@ -102,6 +111,8 @@ class Recorder:
             now: Monotonic clock.
             links_changed: The interfaces have changed: try them without waiting.
         """
+        if self.is_opening:
+            return
         self._looked = True
         wanted: Iterable[str] = self.order.interfaces or interfaces.default(states)
         if not self.order.interfaces:
@@ -117,8 +128,8 @@ class Recorder:
 
     def _open(self, interface: str, now: float) -> None:
         try:
-            if self._fault:
-                raise FilterError(self._fault)  # noqa: TRY301 - told like libpcap's own
+            if fault := self._fault or self._check.fault:
+                raise FilterError(fault)  # noqa: TRY301 - told like libpcap's own
             taken = [stream.live.ring_bytes for stream in self._others()]
             ring = ring_bytes(sum(taken))
             if not ring:
@@ -215,7 +226,9 @@ class Recorder:
         self._solved()
         state, reason = (State.CAPTURING if packets else State.WAITING), Reason.NONE
         message = "; ".join(f"{name}: {each.message}" for name, each in self.problems.items())
-        if self.streams.keys() <= self.problems.keys():
+        if self.is_opening:
+            message = "the filter is long: whether it can be used is being found out"
+        elif self.streams.keys() <= self.problems.keys():
             state, reason = State.FAILED, Reason.NO_INTERFACE
             message = message or "there is no interface but lo"
             for problem in self.problems.values():

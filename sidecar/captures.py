@@ -4,6 +4,7 @@ Decisions are made in `lifecycle`; the loop that asks for them is the worker's.
 """
 
 import time
+from collections.abc import Callable
 
 from nightcap.contract.orders import CaptureOrder, Orders
 from nightcap.contract.reports import Reason, State
@@ -31,7 +32,12 @@ class Captures:
     """All that run, and those whose last packets are still awaited."""
 
     def __init__(
-        self, spool: Spool, loops: LoopDetector, local_port: int, other_fds: list[int]
+        self,
+        spool: Spool,
+        loops: LoopDetector,
+        local_port: int,
+        other_fds: list[int],
+        wake: Callable[[], None],
     ) -> None:
         """Nothing runs yet.
 
@@ -40,12 +46,14 @@ class Captures:
             loops: Is told when a capture begins anew.
             local_port: Of our own uploads, which are left out.
             other_fds: What else the pump listens to.
+            wake: Ends the pump's run; callable from any thread.
         """
         self.pump = Pump(other_fds, self._trouble)
         self.recorders: dict[str, Recorder] = {}
         self._spool = spool
         self._loops = loops
         self._local_port = local_port
+        self._wake = wake
         self._orders = Orders()
         # The orders that were acted on last.
         self._performed: dict[str, CaptureOrder] = {}
@@ -55,6 +63,11 @@ class Captures:
     def is_idle(self) -> bool:
         """Whether nothing is recorded or awaited."""
         return not self.recorders and not self._closing
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether a capture is neither open nor has failed."""
+        return any(recorder.is_opening for recorder in self.recorders.values())
 
     def streams(self) -> list[Stream]:
         """All that are open."""
@@ -168,7 +181,9 @@ class Captures:
             spool.ledger.end = None
             spool.ledger.reported = False
         self._note_order(order)
-        self.recorders[order.id] = Recorder(spool, order, self._local_port, self.streams)
+        self.recorders[order.id] = Recorder(
+            spool, order, self._local_port, self.streams, self._wake
+        )
         log.info("capture begun", capture=order.id, namespace=order.namespace, name=order.name)
 
     def _note_order(self, order: CaptureOrder) -> None:

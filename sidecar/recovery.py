@@ -14,7 +14,7 @@ from sidecar import ledger, log
 from sidecar.segment import Segment
 from sidecar.spool import CaptureSpool, Spool
 
-_SEGMENT: Final = re.compile(r"(\d{8})\.pcap(\.part)?")
+SEGMENT_FILE: Final = re.compile(r"(\d{8})\.pcap(\.part)?")
 
 
 def recover(spool: Spool, names: list[str]) -> None:
@@ -49,7 +49,7 @@ def _load_interface(capture: CaptureSpool, folder: str) -> None:
     except BadUploadPath:
         return
     for name in sorted(os.listdir(f"{capture.folder}/{folder}")):
-        match = _SEGMENT.fullmatch(name)
+        match = SEGMENT_FILE.fullmatch(name)
         if match is None:
             continue
         path = f"{capture.folder}/{folder}/{name}"

@@ -23,7 +23,7 @@ FLUSH_SECONDS: Final = 0.5
 DRAIN_SECONDS: Final = RETIRE_MS / 1000 + 0.05
 """After the last packet was let in, the kernel hands over what it holds within this time."""
 NEVER: Final = float("inf")
-_DISPATCHES: Final = 8
+_DISPATCHES: Final = range(8)
 """So many batches of one interface, then it is the next one's turn."""
 
 RINGS_BYTES: Final = 6 * 2**20
@@ -58,7 +58,7 @@ class Stream:
     Segments are made when the first packet waits, so a quiet interface leaves none.
 
     Attributes:
-        position: Bytes of the open segment.
+        position: Bytes of the open segment, as it was when it was last looked at.
         packets: Packets of the open segment.
         is_full: The capture may take nothing more.
         blocked_until: The spool takes nothing: not before this time is it tried again. The
@@ -89,9 +89,9 @@ class Stream:
         self._opened_at = 0.0
         self._flushed_at = 0.0
         self._dirty = False
-        # Packets of the next batch, and the position from which on there is something to decide.
+        # Packets of the next batch, and after how many `position` is looked at.
         self._quota = 0
-        self._look_at = 0
+        self._unseen = 0
         self._limit = 0
         self._taken = 0
         self.position = 0
@@ -112,6 +112,7 @@ class Stream:
         self._order = order
         self.is_full = False
         if self._file is not None:
+            self._measure()
             self._plan()
 
     def pump(self, now: float) -> bool:
@@ -133,7 +134,7 @@ class Stream:
         if self.is_full:
             return True
         news = False
-        for _ in range(_DISPATCHES):
+        for _ in _DISPATCHES:
             file = self._file or self._begin(now)
             if file is None:
                 return True
@@ -142,11 +143,10 @@ class Stream:
             if count == 0:
                 break
             self.packets += count
-            self._taken += count
-            self.position = position = file.position()
+            self._unseen -= count
             if not self._dirty:
                 self._dirty = news = True
-            if position >= self._look_at and self._look():
+            if self._unseen <= 0 and self._look():
                 return True
             if count < quota:
                 break
@@ -154,29 +154,35 @@ class Stream:
 
     def _look(self) -> bool:
         """Decide what becomes of the segment as it is now; True when it, or all, has ended."""
-        if self.position - self._marked_at >= MARK_BYTES:
-            self._marked_at = self.position
-            self._marks.append(self.position)
+        self._measure()
         ends = self.position >= self._limit
         if ends:
             self._complete()
         self._plan()
         return ends or self.is_full
 
+    def _measure(self) -> None:
+        """See how long the segment is."""
+        if self._file is None:
+            return
+        self.position = self._file.position()
+        if self.position - self._marked_at >= MARK_BYTES:
+            self._marked_at = self.position
+            self._marks.append(self.position)
+
     def _plan(self) -> None:
-        """How many packets the next batch may have, and when to look again."""
+        """How many packets the next batch may have, and after how many to look again."""
         packets, bytes_ = self._budget()
         self.is_full = packets <= 0 or bytes_ <= 0
         self._limit = self._limit_of_segment(self._order)
         limit = min(self._limit, self.position + bytes_)
         # One batch brings no more than the ring holds: so far from the limit it may be a large one.
-        far = limit - RING_BYTES
-        if far > self.position and packets > MAX_BATCH:
+        if self.packets and packets > MAX_BATCH and self.position + RING_BYTES < limit:
             self._quota = MAX_BATCH
-            self._look_at = min(far, self._marked_at + MARK_BYTES)
+            self._unseen = min(MAX_BATCH, MARK_BYTES * self.packets // self.position)
         else:
             self._quota = max(1, min(batch(self.position, self.packets, limit), packets))
-            self._look_at = 0
+            self._unseen = 0
 
     def tick(self, now: float) -> None:
         """Do what time asks for: hand over what is buffered, begin a new segment.
@@ -215,6 +221,7 @@ class Stream:
         if self._file is None or self._segment is None:
             return
         self._flushed_at = now
+        self._measure()
         if not self._file.flush():
             self._give_up()
             raise SpoolFull("the spool takes no more bytes")
@@ -226,6 +233,7 @@ class Stream:
         """End the open segment."""
         if self._file is None or self._segment is None:
             return
+        self._measure()
         if not self._file.flush():
             self._give_up()
             raise SpoolFull("the spool takes no more bytes")
@@ -234,6 +242,7 @@ class Stream:
         self._spool.grow(segment, self.position, self._marks)
         position, packets = self.position, self.packets
         self._reset()
+        self._taken += packets
         self._spool.complete(segment, position, packets)
         self._spool.spool.enforce()
 
@@ -246,6 +255,7 @@ class Stream:
         self._file.close()
         segment, packets = self._segment, self.packets
         self._reset()
+        self._taken += packets
         try:
             scan = recovery.mend(self._spool.path(segment))
         except OSError as error:

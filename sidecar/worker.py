@@ -42,12 +42,14 @@ class Worker:
         self._shipper: Shipper | None = None
         self._loops = LoopDetector(settings.loop_seconds)
         self._terminating = False
+        self._is_marked = False
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._captures = Captures(
             self._spool,
             self._loops,
             self._port.number,
             [self._wake_out, self._orders_file.fd, self._links.fd],
+            self.wake,
         )
 
     def run(self) -> int:
@@ -58,7 +60,7 @@ class Worker:
         self._read_orders()
         self._apply(time.monotonic(), links_changed=True)
         self._captures.publish_status()
-        self._mark_open()
+        self._mark_if_open()
         self._start_shipping()
         for fault in self._settings.faults:
             log.warning("setting not usable", fault=fault)
@@ -98,7 +100,10 @@ class Worker:
         except OSError as error:
             log.error("open marker cannot be removed", error=error)
 
-    def _mark_open(self) -> None:
+    def _mark_if_open(self) -> None:
+        if self._is_marked or self._captures.is_opening:
+            return
+        self._is_marked = True
         try:
             os.close(os.open(self._marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
         except OSError as error:
@@ -135,6 +140,7 @@ class Worker:
             if self._shipper is not None:
                 self._captures.look_for_loops(now, self._shipper.sent_bytes)
             self._captures.publish_status()
+            self._mark_if_open()
             if self._is_done():
                 return
 

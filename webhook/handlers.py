@@ -22,7 +22,7 @@ from webhook.injection import Template
 from webhook.resources import Sizes
 from webhook.review import Answer, Request
 from webhook.shape import Level
-from webhook.validation import CheckFilter, annotation_faults, capture_faults
+from webhook.validation import CheckFilter, annotation_faults, capture_faults, new_pod_faults
 
 _UNTOUCHED: Final = frozenset(
     {SkipReason.NOT_A_POD_CREATION, SkipReason.UNREADABLE, SkipReason.MIRROR_POD}
@@ -38,7 +38,7 @@ SHARED_PROCESSES: Final = (
 class Cluster(Protocol):
     """What handlers ask of the cache; see `cache.ClusterCache`."""
 
-    def namespace(self, name: str) -> NamespaceFacts: ...
+    def namespace(self, name: str, *, wait: bool = True) -> NamespaceFacts: ...
 
     def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]: ...
 
@@ -95,25 +95,30 @@ class PodHandler:
         self._own_namespace = own_namespace
         self._clock = clock
 
-    def at(self, level: Level) -> Handler:
-        """The handler for namespaces of one Pod Security level."""
-        return lambda request: self._handle(request, level)
+    def at(self, level: Level, *, wait: bool = True) -> Handler:
+        """The handler for namespaces of one Pod Security level.
 
-    def _handle(self, request: Request, level: Level) -> Outcome:
+        Args:
+            level: That one.
+            wait: Without, it raises `NotAtOnce` where it would have to.
+        """
+        return lambda request: self._handle(request, level, wait)
+
+    def _handle(self, request: Request, level: Level, wait: bool) -> Outcome:
         if not request.creates_pod:
             return _skipped(Skip(SkipReason.NOT_A_POD_CREATION))
         try:
             pod = read_pod(request.object)
         except NotAPod as error:
             return _skipped(Skip(SkipReason.UNREADABLE, str(error)))
-        outcome = self._admit(pod, self._cluster.namespace(request.namespace), level)
-        faults = annotation_faults(request, None)
-        answer = replace(
-            outcome.answer,
-            warnings=(*outcome.answer.warnings, *(f"nightcap: {fault}" for fault in faults)),
-        )
-        name = pod.meta.name or f"{pod.meta.generate_name}*"
-        return replace(outcome, answer=answer, facts={"object": name, **outcome.facts})
+        outcome = self._admit(pod, self._cluster.namespace(request.namespace, wait=wait), level)
+        meta = pod.meta
+        outcome.facts.setdefault("object", meta.name or f"{meta.generate_name}*")
+        faults = new_pod_faults(meta.annotations or {})
+        if not faults:
+            return outcome
+        told = (*outcome.answer.warnings, *(f"nightcap: {fault}" for fault in faults))
+        return replace(outcome, answer=replace(outcome.answer, warnings=told))
 
     def _admit(self, pod: Pod, namespace: NamespaceFacts, level: Level) -> Outcome:
         decision = decide(pod, namespace, level, own_namespace=self._own_namespace)

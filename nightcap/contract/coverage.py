@@ -11,7 +11,8 @@ from nightcap.contract import keys
 from nightcap.contract.objects import Namespace, Pod
 from nightcap.contract.orders import ORDERS_VERSION
 
-_MIRROR = "kubernetes.io/config.mirror"
+MIRROR = "kubernetes.io/config.mirror"
+"""Annotation of a static pod's copy in the API."""
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 _HOLDING = frozenset(
     {
@@ -123,7 +124,7 @@ def _without_sidecar(pod: Pod, namespace: Namespace | None) -> Coverage:
     rows = (
         (pod.spec.host_network, Coverage.HOST_NETWORK),
         (pod.spec.os is not None and pod.spec.os.name == "windows", Coverage.WINDOWS),
-        (pod.metadata.annotation(_MIRROR) is not None, Coverage.STATIC),
+        (pod.metadata.annotation(MIRROR) is not None, Coverage.STATIC),
         (pod.metadata.label(keys.INJECT) == keys.INJECT_DISABLED, Coverage.OPTED_OUT),
         (labels.get(keys.INJECT) != keys.INJECT_ENABLED, Coverage.NAMESPACE_NOT_ENABLED),
         (labels.get(_ENFORCE) == "restricted", Coverage.NAMESPACE_RESTRICTED),

@@ -11,6 +11,7 @@ class ApiError(Exception):
         reason: The server's machine-readable reason, such as `AlreadyExists`.
         message: The server's sentence.
         details: The `details` of the server's Status object, or empty.
+        retry_after_seconds: When the server asks to come back; None if it does not say.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class ApiError(Exception):
         self.reason = reason
         self.message = message
         self.details = details or {}
+        self.retry_after_seconds: float | None = None
 
 
 class BadRequest(ApiError):
@@ -91,12 +93,13 @@ class _Status(msgspec.Struct, frozen=True):
 _DECODER = msgspec.json.Decoder(_Status)
 
 
-def error_of(status: int, body: bytes | msgspec.Raw) -> ApiError:
+def error_of(status: int, body: bytes | msgspec.Raw, retry_after: str = "") -> ApiError:
     """The error that an answer stands for.
 
     Args:
         status: The HTTP status, or 0 to take the code inside the body (a watch's ERROR event).
         body: The answer; a Status object, or whatever a proxy wrote.
+        retry_after: The header of that name, in whole seconds.
     """
     try:
         said = _DECODER.decode(body)
@@ -109,7 +112,10 @@ def error_of(status: int, body: bytes | msgspec.Raw) -> ApiError:
     elif kind is Invalid and _is_other_object(said.details):
         # A patch that names a uid is answered so when the object was deleted and made again.
         kind = Conflict
-    return kind(status, said.reason or "Unknown", said.message or "no message", said.details)
+    error = kind(status, said.reason or "Unknown", said.message or "no message", said.details)
+    if retry_after.isdecimal():
+        error.retry_after_seconds = float(retry_after)
+    return error
 
 
 def _is_other_object(details: dict[str, object] | None) -> bool:

@@ -202,6 +202,7 @@ class Reflector(Generic[T]):
         must_list = True
         while not self._stopping.is_set():
             began_at, events_before = time.monotonic(), self.events
+            asked = 0.0
             try:
                 if must_list:
                     self._list()
@@ -212,7 +213,7 @@ class Reflector(Generic[T]):
                 must_list, failed = True, True
                 log.info("watch history lost", extra={"watch": self.name, "said": str(error)})
             except ApiError as error:
-                failed = True
+                failed, asked = True, error.retry_after_seconds or 0.0
                 self._log_failure(error)
             except Exception:
                 # Whatever it was, a copy that silently stands still is worse than a new list.
@@ -224,7 +225,8 @@ class Reflector(Generic[T]):
                 # What broke had worked: this is the first failure of a new kind.
                 delay = _FIRST_DELAY_SECONDS
             if failed:
-                self._stopping.wait(delay * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+                pause = max(delay, asked) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+                self._stopping.wait(max(pause, asked))
                 delay = min(delay * 2, _MAX_DELAY_SECONDS)
 
     def _log_failure(self, error: ApiError) -> None:

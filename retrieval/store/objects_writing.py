@@ -254,7 +254,7 @@ class ObjectStore(ReadableObjects):
             size = offset
             if body:
                 if not self._bucket.create(part_path(key, offset), body):
-                    return self._taken(key, offset, body)
+                    return self._taken(key, offset, body, complete=complete)
                 size += len(body)
                 self._appended(key, size, len(body))
             if complete:
@@ -293,13 +293,13 @@ class ObjectStore(ReadableObjects):
             size = offset + len(body)
             return SegmentState(size, complete, size)
         if offset != state.size:
-            return self._again(key, state, offset, body)
+            return self._again(key, state, offset, body, complete=complete)
         if state.complete and (body or not complete):
             raise OffsetConflict(state)
         return state if state.complete else None
 
     def _again(
-        self, key: SegmentKey, state: SegmentState, offset: int, body: bytes
+        self, key: SegmentKey, state: SegmentState, offset: int, body: bytes, *, complete: bool
     ) -> SegmentState:
         """Answer to what may have been kept although its sender was not told.
 
@@ -315,13 +315,17 @@ class ObjectStore(ReadableObjects):
             raise OffsetConflict(state) from None
         if not kept or not body.startswith(kept):
             raise OffsetConflict(state)
+        if complete and not state.complete and offset + len(body) == state.size:
+            # Its bytes were kept, its end was not: whoever hears yes throws the segment away.
+            self._end(key, state.size)
+            return replace(state, complete=True)
         return state
 
-    def _taken(self, key: SegmentKey, offset: int, body: bytes) -> SegmentState:
+    def _taken(self, key: SegmentKey, offset: int, body: bytes, *, complete: bool) -> SegmentState:
         """Answer to an append whose place was taken meanwhile: by itself, or by another."""
         objects = self.objects_now(key)
         self._note(key, objects)
-        return self._again(key, _state(objects), offset, body)
+        return self._again(key, _state(objects), offset, body, complete=complete)
 
     def _end(self, key: SegmentKey, size: int) -> None:
         """Say that nothing follows.

@@ -60,6 +60,9 @@ GO_PARTS = (KUBERNETES, ETCD, DNS)
 # An S3-speaking server, for the tests of retrieval's object store alone.
 VERSITYGW = GoPart(name="versitygw", packages=("tool",), programs=("versitygw",))
 
+# Nodes and pods that nobody runs, for tests and benchmarks at scale alone.
+KWOK = GoPart(name="kwok", packages=("tool",), programs=("kwok",))
+
 
 def required_version(go_mod: str, module: str) -> str:
     """The version that a go.mod requires of a module, such as `v1.35.4`."""

@@ -56,15 +56,15 @@ def test_getting_started(environ: dict[str, str], words: dict[str, str], tmp_pat
     run([block for block in GETTING_STARTED if not block.test], tmp_path, environ, words)
 
 
-def _shares() -> Iterator[list[Block]]:
+def _shares() -> list[list[Block]]:
     """The recipes in three parts: a shop for each would take longer than what is done in it."""
     of_heading: dict[str, list[Block]] = {}
     for block in RECIPES:
         if not block.test:
             of_heading.setdefault(block.heading, []).append(block)
     recipes = list(of_heading.values())
-    for begin in range(_SHARES):
-        yield [block for recipe in recipes[begin::_SHARES] for block in recipe]
+    shares = (recipes[begin::_SHARES] for begin in range(_SHARES))
+    return [[block for recipe in share for block in recipe] for share in shares]
 
 
 @pytest.mark.parametrize("recipes", _shares(), ids=lambda blocks: blocks[0].heading)

@@ -331,6 +331,20 @@ def test_bad_filters_missing_interfaces_and_bad_orders_are_states_not_ends(pod: 
     assert pod.terminate() == 0
 
 
+def test_a_long_filter_is_open_when_the_marker_says_so_and_holds_up_nobody(pod: Pod) -> None:
+    """The slowest known to compile; it is compiled in a helper process first."""
+    slow = " or ".join(["portrange 5300-5360"] * 44)
+    pod.order(an_order(id=ID_2, filter=slow), an_order())
+    pod.start()
+    pod.wait_open()
+    pod.link.send(5)
+    settle()
+    assert pod.terminate() == 0
+    assert numbers(*segments(pod)) == numbers(*segments(pod, ID_2)) == list(range(5))
+    opened = [line["capture"] for line in pod.log() if line["event"] == "interface opened"]
+    assert opened == [ID, ID_2]
+
+
 def test_a_named_interface_that_comes_later_is_captured(pod: Pod) -> None:
     pod.order(an_order(interfaces=("net3",)))
     pod.start()

@@ -17,6 +17,7 @@ from controller.actions import (
     Ref,
     UpdateCapture,
     UpdateStatus,
+    namespace_of,
 )
 from controller.apply import REFUSAL_SECONDS, REPEAT_SECONDS, Applier
 from controller.metrics import Metrics
@@ -54,6 +55,8 @@ class Handler(BaseHTTPRequestHandler):
         data = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
+        if "Retry-After" in answer:
+            self.send_header("Retry-After", str(answer["Retry-After"]))
         self.end_headers()
         self.wfile.write(data)
 
@@ -82,7 +85,7 @@ class World:
             self.recorder,
             self.memory,
             self.metrics,
-            lambda namespace, seconds: self.again.append((namespace, seconds)),
+            lambda action, seconds: self.again.append((namespace_of(action), seconds)),
             clock=lambda: self.now,
             may_write=lambda: self.leads,
         )
@@ -211,7 +214,7 @@ def test_a_pod_that_is_gone_or_another_one_is_no_failure(world, status):
     assert world.failed("PatchOrders") is None
 
 
-@pytest.mark.parametrize("status", [403, 429, 500, 503])
+@pytest.mark.parametrize("status", [403, 500, 503])
 def test_a_write_that_fails_is_counted_and_tried_again_ever_later(world, status):
     world.server.answers += [refusal(status, "no")] * 8
     for _ in range(8):
@@ -224,6 +227,18 @@ def test_a_write_that_fails_is_counted_and_tried_again_ever_later(world, status)
     world.server.answers.append(refusal(status, "no"))
     world.do(PatchOrders(POD, "other"))
     assert world.again[-1] == ("shop", 1.0)
+
+
+def test_a_server_that_is_busy_says_when_to_come_back_and_that_is_no_failure(world):
+    """Its priority and fairness answers 429 with a Retry-After; there is no limit of our own."""
+    world.server.answers += [(429, {"message": "later", "Retry-After": "7"})] * 2
+    world.do(PatchOrders(POD, "{}", frozenset({"capture-uid"})))
+    world.do(PatchOrders(POD, "{}", frozenset({"capture-uid"})))
+    assert world.failed("PatchOrders") is None
+    put_off = world.metrics.registry.get_sample_value("nightcap_controller_actions_put_off_total")
+    assert put_off == 2
+    assert all(7 <= seconds <= 10.5 for _, seconds in world.again)
+    assert world.memory.ordered_at == {}  # nothing was written: no pod is late
 
 
 def test_a_server_that_is_away_is_survived(world):

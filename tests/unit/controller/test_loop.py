@@ -6,6 +6,7 @@ import pytest
 from controller.actions import Action, PatchOrders, UpdateStatus
 from controller.loop import Loop
 from controller.metrics import Metrics
+from controller.reconcile import Plan, reconcile
 from controller.view import NamespaceView
 from tests.unit.controller.builders import NOW, a_capture, a_pod, a_view, at
 
@@ -24,15 +25,15 @@ class Bench:
         self.leading = threading.Event()
         self.leading.set()
         self.loop = Loop(
-            self.view, self.submit, self.metrics, self.clock, self.tidy, leading=self.leading
+            self.decide, self.submit, self.metrics, self.clock, self.tidy, leading=self.leading
         )
 
     def clock(self) -> float:
         return time.time() + self.shift
 
-    def view(self, namespace: str) -> NamespaceView:
+    def decide(self, namespace: str, now: float) -> Plan:
         self.looked.append(namespace)
-        return self.views[namespace]
+        return reconcile(self.views[namespace], now)
 
     def submit(self, action: Action) -> float | None:
         self.done.append(action)

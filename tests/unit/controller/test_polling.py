@@ -93,7 +93,7 @@ class Bench:
             book=self.book,
             trust=Trust(lambda: self.pem, NAME, self.token),
             endpoints=lambda: self.addresses,
-            on_reports=self.namespaces.append,
+            on_reports=lambda news: self.namespaces.append({item.namespace for item in news}),
             on_retrieval=self.views.append,
             on_failure=self.fail,
             port=self.collector.server_port,

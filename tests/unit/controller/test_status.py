@@ -7,7 +7,8 @@ from msgspec import structs
 
 from controller.actions import UpdateStatus
 from controller.reconcile import reconcile
-from controller.status import GRACE_SECONDS, SILENT_SECONDS, WRITE_EVERY_SECONDS
+from controller.status import WRITE_EVERY_SECONDS
+from controller.tally import GRACE_SECONDS, SILENT_SECONDS
 from controller.view import Memory, NamespaceView, RetrievalView
 from nightcap.contract import keys
 from nightcap.contract.objects import ContainerStatus, PodOS

@@ -132,7 +132,10 @@ def test_a_view_has_the_reports_of_its_captures():
     world, _ = a_world()
     world.on_capture(Change("added", a_capture()))
     world.book.put([a_report(), a_report("http")])
-    assert list(world.view("shop").reports) == [uid_of("dns")]
+    reports = world.view("shop").reports
+    assert list(reports[uid_of("dns")]) == [uid_of("web-1")]
+    world.book.put([a_report(seq=2, packets=99)])
+    assert reports[uid_of("dns")][uid_of("web-1")].report.packets == 10  # of one moment
 
 
 def test_tidying_forgets_what_is_remembered_of_the_gone_and_keeps_the_rest():

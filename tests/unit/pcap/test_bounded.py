@@ -2,7 +2,7 @@ import time
 
 import pytest
 
-from nightcap.pcap.bounded import NotCompiledInTime, check_filter
+from nightcap.pcap.bounded import NotCompiledInTime, check_filter, find_too_costly
 
 
 def test_a_good_filter_has_no_fault() -> None:
@@ -32,3 +32,12 @@ def test_a_filter_that_eats_memory_or_cpu_is_refused_in_time() -> None:
     begin = time.monotonic()
     assert check_filter(monster, timeout=1.0) is not None
     assert time.monotonic() - begin < 3
+
+
+def test_only_what_costs_too_much_is_too_costly() -> None:
+    assert find_too_costly("udp port 53", 5) is None
+    assert find_too_costly("udp port port", 5) is None
+    # 4 KiB, so that it is too much for any machine.
+    slow = find_too_costly(" or ".join(["portrange 1-9"] * 250), 0.3)
+    assert slow is not None
+    assert "too much CPU" in slow

@@ -1,8 +1,7 @@
 import os
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -177,13 +176,6 @@ def test_on_a_full_disk_nothing_half_is_kept_and_what_is_stored_stays_readable(
     tiny.delete_segment(a_key())
     tiny.append(a_key(2), 0, pcap, complete=True)
     assert tiny.wait_durable(a_key(2), len(pcap), 5) == len(pcap)
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_a_segment_that_is_completed_while_it_is_listed_is_never_missing(tmp_path: Path) -> None:

@@ -85,7 +85,10 @@ def test_an_append_that_was_kept_and_never_answered_is_known_by_its_bytes(
     assert other.append(a_key(), 0, b"123456", complete=True) == SegmentState(4, False, 4)
     with pytest.raises(OffsetConflict):
         other.append(a_key(), 0, b"abcd", complete=False)
-    assert one.append(a_key(), 4, b"56", complete=True).complete
+    one.append(a_key(), 4, b"56", complete=False)
+    # The bytes were kept, the end was not: whoever hears yes throws the segment away.
+    assert other.append(a_key(), 4, b"56", complete=True) == SegmentState(6, True, 6)
+    assert one.segment(a_key()).complete
     assert other.append(a_key(), 4, b"56", complete=True) == SegmentState(6, True, 6)
 
 

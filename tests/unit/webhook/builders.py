@@ -140,7 +140,7 @@ class KnownCluster:
     quotas: tuple[ResourceQuota, ...] = ()
     injecting: bool = True
 
-    def namespace(self, name: str) -> NamespaceFacts:
+    def namespace(self, name: str, *, wait: bool = True) -> NamespaceFacts:
         return NamespaceFacts(name, self.enabled, self.limit_ranges, self.quotas)
 
     def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]:
