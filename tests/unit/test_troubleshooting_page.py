@@ -20,7 +20,7 @@ def _codes(title: str, column: int) -> set[str]:
 
 
 def test_every_condition_and_its_reason_is_explained() -> None:
-    source = (ROOT / "controller" / "status.py").read_text()
+    source = (ROOT / "controller" / "conditions.py").read_text()
     said = re.findall(r'Condition\(\s*"(\w+)",\s*"\w+",\s*"(\w+)"', source)
     said += [("Recording", reason) for reason in re.findall(r'return "(\w+)", ', source)]
     assert len(said) > 20
