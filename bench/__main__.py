@@ -23,8 +23,8 @@ from bench.effort import QUICK, Effort
 from bench.machine import busy_share
 from bench.result import say
 
-_RESULTS = ROOT / "bench" / "results"
-_PAGES = (ROOT / "bench" / "README.md", ROOT / "docs" / "performance.md")
+RESULTS = ROOT / "bench" / "results"
+PAGES = (ROOT / "bench" / "README.md", ROOT / "docs" / "performance.md")
 _BUSY = 0.25
 
 
@@ -45,7 +45,7 @@ def run(name: str, effort: Effort, *, save: bool) -> bool:
         all_met = all_met and result.met
         print(lines[-1], flush=True)
     if save:
-        (_RESULTS / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        (RESULTS / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     return all_met
 
 
@@ -68,8 +68,8 @@ def main(arguments: Sequence[str]) -> int:
         print(table.render(table.read(options.table)))
         return 0
     if options.readme:
-        rendered = table.render(table.read(sorted(_RESULTS.glob("*.jsonl"))))
-        for page in _PAGES:
+        rendered = table.render(table.read(sorted(RESULTS.glob("*.jsonl"))))
+        for page in PAGES:
             table.put_into(page, rendered)
         return 0
     if options.save and options.quick:

@@ -15,6 +15,10 @@ DURABLE_SECONDS: Final = Histogram(
     "Time from an append to its fsync.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
 )
+CERTIFICATE_EXPIRY: Final = Gauge(
+    "nightcap_certificate_expiry_timestamp_seconds",
+    "When the serving certificate ends, seconds since the epoch; 0 without one.",
+)
 STORE_BYTES: Final = Gauge("nightcap_store_bytes", "Bytes of capture files in the store.")
 STORE_FREE_BYTES: Final = Gauge("nightcap_store_free_bytes", "Bytes free on the store's volume.")
 CAPTURES_REMOVED: Final = Counter(

@@ -12,6 +12,7 @@ from nightcap.kube.groups import GroupReflector
 from nightcap.kube.metrics import start_metrics
 from nightcap.kube.reflector import Reflector
 from nightcap.kube.reviews import AccessReviewer, TokenReviewer
+from retrieval import metrics
 from retrieval.collector.admission import Admission, live_pod
 from retrieval.collector.app import REPORTS_PATH, CollectorApp, Parties
 from retrieval.collector.captures import BothWatches, Captures, live_list
@@ -74,6 +75,7 @@ def run(settings: Settings) -> None:
     )
 
     def begin() -> None:
+        metrics.CERTIFICATE_EXPIRY.set_function(lambda: certificates.expires_at)
         start_metrics(settings.metrics_port)
         store.start()
         _load(reports)

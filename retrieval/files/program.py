@@ -6,6 +6,7 @@ from certs.serving import ServingCertificates, serve
 from nightcap.kube.client import KubeClient
 from nightcap.kube.groups import GroupProbe
 from nightcap.kube.metrics import start_metrics
+from retrieval import metrics
 from retrieval.audit import Auditor, setup_audit
 from retrieval.files.app import create_app
 from retrieval.files.people import People
@@ -30,6 +31,7 @@ def run(settings: Settings) -> None:
     )
 
     def begin() -> None:
+        metrics.CERTIFICATE_EXPIRY.set_function(lambda: certificates.expires_at)
         start_metrics(settings.metrics_port)
         calico.start()
 

@@ -20,7 +20,7 @@ _WORDS = {
     "pods/status": "`pods/status`",
     "events": "Events",
     "secrets": ("Secrets", "certificate"),
-    "configmaps": "ConfigMaps",
+    "configmaps": "ConfigMap",
     "services": ("Service", "services"),
     "endpointslices": "EndpointSlices",
     "leases": "Leases",

@@ -66,3 +66,10 @@ def test_names_are_found_and_a_wrong_one_is_refused(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit):
         command.main(["wake-latancy"])
     assert "no benchmark wake-latancy; there are" in capsys.readouterr().err
+
+
+def test_pages_show_the_results_that_are_kept() -> None:
+    """Results without their table, or a table without its results: python -m bench --readme."""
+    kept = table.render(table.read(sorted(command.RESULTS.glob("*.jsonl"))))
+    for page in command.PAGES:
+        assert f"{table.BEGIN}\n{kept}\n{table.END}" in page.read_text(), page.name
