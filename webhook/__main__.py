@@ -90,7 +90,7 @@ def handlers(
     mutating = {f"/mutate/{level}": pods.at(level) for level in Level}
     return {
         **mutating,
-        "/validate": CaptureHandler(compiling),
+        "/validate": CaptureHandler(compiling, cache, time.time),
         "/warn": AnnotationHandler(compiling),
     }
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec import json, structs
 
 from controller.actions import Action, PatchOrders, RecordEvent, UpdateStatus, uid_of
 from controller.decisions import Decisions
@@ -16,6 +16,7 @@ from controller.reports import ReportBook
 from controller.view import Memory, RetrievalView, judge
 from controller.world import World
 from nightcap.contract import keys
+from nightcap.contract.ceilings import parse_ceiling
 from nightcap.contract.objects import Namespace, ObjectMeta, Pod, Service, ServiceSpec
 from nightcap.contract.orders import parse_orders
 from nightcap.contract.reports import Reason, State
@@ -80,6 +81,13 @@ class Model:
             self.world.on_namespace(Change("modified" if old else "added", namespace, old))
         elif old is not None:
             self.world.on_namespace(Change("deleted", old, old))
+
+    def put_ceiling(self, spec: dict[str, Any] | None) -> None:
+        ceiling = parse_ceiling(
+            json.encode({"metadata": {"name": "tight", "uid": "c"}, "spec": spec or {}})
+        )
+        kind: Any = "deleted" if spec is None else "modified"
+        self.world.on_ceiling(Change(kind, ceiling))
 
     def put_pod(self, pod: Pod) -> None:
         old = self.pods.get(pod.metadata.uid)
@@ -227,6 +235,18 @@ STEPS = st.lists(
         st.tuples(st.just("perform"), st.booleans()),
         st.tuples(st.just("leading"), st.none()),
         st.tuples(st.just("namespace"), st.booleans()),
+        st.tuples(
+            st.just("ceiling"),
+            st.sampled_from(
+                (
+                    None,
+                    {"maxCaptures": 1},
+                    {"maxCaptures": 0},
+                    {"maxDuration": "30m"},
+                    {"snapLength": 96, "maxCaptures": 2},
+                )
+            ),
+        ),
         st.tuples(st.just("forged"), st.sampled_from(PODS)),
     ),
     min_size=10,
@@ -277,6 +297,8 @@ def step(model: Model, kind: str, value: Any) -> None:
             model.world.mark_all()
         case "namespace":
             model.put_namespace(a_namespace(enabled=value))
+        case "ceiling":
+            model.put_ceiling(value)
         case "forged":
             pod = model.pods.get(a_pod(value).metadata.uid)
             if pod is not None:

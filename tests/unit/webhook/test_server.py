@@ -40,7 +40,7 @@ def an_app(metrics=None, missing=()):
         cluster, lambda: TEMPLATE, SIZES, own_namespace="nightcap-system", clock=lambda: NOW
     )
     handlers = {f"/mutate/{level}": pods.at(level) for level in Level}
-    handlers["/validate"] = CaptureHandler(lambda expression: None)
+    handlers["/validate"] = CaptureHandler(lambda expression: None, cluster, lambda: NOW)
     handlers["/warn"] = AnnotationHandler(lambda expression: None)
     handlers["/broken"] = broken
     return AdmissionApp(handlers, status_app(lambda: missing).wsgi_app, metrics or Metrics())
