@@ -6,6 +6,10 @@
 #
 #   docker build --target control -t nightcap-control .
 #
+# For another processor name it, and a base that there is for it:
+#
+#   docker build --platform linux/arm64 --build-arg BASE=python:3.12-slim --target control .
+#
 # The base needs Debian and a Python of at least 3.11; what it lacks is installed. Two secrets carry
 # the builder's own authorities and package index where it has any, and are part of no image:
 #
@@ -20,6 +24,9 @@ RUN --mount=type=secret,id=ca \
          apt-get update -q $trust \
          && apt-get install -y -q $trust --no-install-recommends libpcap0.8 \
          && rm -rf /var/lib/apt/lists/*; }
+# No shell and no tool stays: who breaks into a program of ours finds Python, and nothing else to
+# run. From here on a step names its program itself.
+RUN ["python3", "-c", "import os, pathlib\nplaces = ('/bin', '/sbin', '/usr/bin', '/usr/sbin', '/usr/local/bin', '/usr/local/sbin')\nfor place in {os.path.realpath(place) for place in places}:\n    for file in pathlib.Path(place).glob('*'):\n        if not file.name.startswith('python') and not file.is_dir():\n            file.unlink()"]
 # Compiled files are made below, where the file system can still be written.
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
@@ -63,7 +70,7 @@ COPY nightcap/__init__.py nightcap/
 COPY nightcap/contract nightcap/contract
 COPY nightcap/pcap nightcap/pcap
 COPY sidecar sidecar
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash .
+RUN ["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "."]
 # Harmless by itself; who injects it says root, since NET_RAW reaches no other user.
 USER 65532:65532
 ENTRYPOINT ["/nightcap/dormant"]
@@ -82,12 +89,13 @@ ENV PYTHONPATH=/opt/nightcap:/opt/packages
 # Not COPY --from, which reads thousands of files before each build to see that none has changed:
 # this is done again exactly when the list of packages changes.
 COPY requirements/control.txt /opt/packages.txt
-RUN --mount=type=bind,from=packages,source=/packages,target=/mnt cp -a /mnt /opt/packages
+RUN --mount=type=bind,from=packages,source=/packages,target=/mnt \
+    ["python3", "-c", "import shutil; shutil.copytree('/mnt', '/opt/packages', symlinks=True)"]
 COPY nightcap nightcap
 COPY certs certs
 COPY webhook webhook
 COPY controller controller
 COPY retrieval retrieval
-RUN python3 -m compileall -q --invalidation-mode unchecked-hash .
+RUN ["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "."]
 USER 65532:65532
 ENTRYPOINT ["python3", "-m"]

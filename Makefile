@@ -37,11 +37,12 @@ e2e: tools ## end-to-end tests on the disposable cluster, or on KUBECONFIG's
 
 .PHONY: test
 test: check ## all checks and tests that CI runs (10 minutes with a warm cache)
-	$(PYTHON) -m pytest -n 4 tests
+	$(PYTHON) -m pytest -n 4 --maxschedchunk=1 tests
 
 .PHONY: test-all
 test-all: test ## what CI runs, and what takes longer or needs more parts built; fuzzing
 	$(PYTHON) -m pytest -n 2 -m long --timeout=1800 tests
+	NIGHTCAP_KUBERNETES=oldest $(PYTHON) -m pytest -n 2 --timeout=1800 tests/apiserver
 	$(MAKE) fuzz
 
 .PHONY: fuzz
@@ -49,6 +50,11 @@ FUZZ_SECONDS := 600
 fuzz: tools ## any bytes through the readers of capture files (FUZZ_SECONDS=600)
 	@mkdir -p $(CACHE)/fuzz-formats
 	$(PYTHON) -m tests.fuzz.formats $(CACHE)/fuzz-formats -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -artifact_prefix=$(CACHE)/fuzz-formats-
+
+.PHONY: soak
+SOAK := --kills 1000 --pods 20
+soak: tools ## 1 000 random kills while 20 pods capture numbered packets (SOAK="--kills N --pods N")
+	nice $(PYTHON) -m tests.soak $(SOAK)
 
 .PHONY: demo
 demo: tools ## the walk-through on a disposable real cluster, or on KUBECONFIG's
@@ -60,8 +66,8 @@ cluster: tools ## boot (or reuse) the disposable cluster and print its KUBECONFI
 	@$(PYTHON) -m tests.cluster env
 
 .PHONY: cluster-down
-cluster-down: tools ## end the disposable cluster without a trace
-	@$(PYTHON) -m tests.cluster down
+cluster-down: tools ## end the disposable cluster (and the tests' second one) without a trace
+	@$(PYTHON) -m tests.cluster down --all
 
 .PHONY: image
 image: tools ## build the images, and load them into the disposable cluster if it runs

@@ -5,7 +5,7 @@ python -m bench --save [NAME ...]        and keep the results in bench/results/
 python -m bench --quick [NAME ...]       a tenth of everything, to see that it works
 python -m bench --list                   the names
 python -m bench --table FILE ...         render the README's table from result lines
-python -m bench --readme                 put the table of bench/results/ into bench/README.md
+python -m bench --readme                 put the table of bench/results/ into the pages that show it
 """
 
 import argparse
@@ -24,7 +24,7 @@ from bench.machine import busy_share
 from bench.result import say
 
 _RESULTS = ROOT / "bench" / "results"
-_README = ROOT / "bench" / "README.md"
+_PAGES = (ROOT / "bench" / "README.md", ROOT / "docs" / "performance.md")
 _BUSY = 0.25
 
 
@@ -68,7 +68,9 @@ def main(arguments: Sequence[str]) -> int:
         print(table.render(table.read(options.table)))
         return 0
     if options.readme:
-        table.put_into(_README, table.render(table.read(sorted(_RESULTS.glob("*.jsonl")))))
+        rendered = table.render(table.read(sorted(_RESULTS.glob("*.jsonl"))))
+        for page in _PAGES:
+            table.put_into(page, rendered)
         return 0
     if options.save and options.quick:
         parser.error("--save keeps figures that count: not those of --quick")

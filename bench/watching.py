@@ -20,6 +20,8 @@ class Watch:
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fd: int = self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), "no inotify (sysctl fs.inotify.max_user_instances)")
         self._folders: dict[int, Path] = {}
 
     def add(self, folder: Path) -> None:

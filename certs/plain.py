@@ -1,22 +1,31 @@
 """A short way for the one kind of request that a busy client sends over and over.
 
-gunicorn reads any HTTP there is, and that costs more than the webhook's whole decision. A
-POST of JSON as kube-apiserver writes it, on a connection that has been used before, is
-read here instead. Whatever is not exactly that is left to gunicorn, byte for byte: this
-is no second opinion on what HTTP allows.
+gunicorn reads any HTTP there is, in a thread that has to be woken and waited for, and that
+costs more than the webhook's whole decision. A POST of JSON as kube-apiserver writes it, on
+a connection that has been used before, is read here instead: by the thread that waits for
+all connections, as far as it has come, without ever waiting for the rest. Whatever is not
+exactly that is left to gunicorn, byte for byte: this is no second opinion on what HTTP allows.
 """
 
+import logging
 import re
+import ssl
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from enum import Enum, auto
 from functools import lru_cache
 from typing import Any, Final
 
-PlainApp = Callable[[str, bytes], bytes | None]
-"""(path, body) → the JSON to answer 200 with; None leaves the request to gunicorn."""
+log = logging.getLogger(__name__)
 
-MAX_BODY_BYTES: Final = 3 * 2**20
+PlainApp = Callable[[str, bytes], bytes | None]
+"""(path, body) → the JSON to answer 200 with; None leaves the request to gunicorn. Runs where
+every other connection waits for it: it has to know without asking or waiting."""
+
+MAX_BODY_BYTES: Final = 64 * 2**10
+"""Of requests that are read here: each of thousands of connections may have one under way. Those
+that are larger hold one of gunicorn's threads, of which there are few."""
 _READ_BYTES: Final = 65536
 _HEAD = re.compile(
     rb"POST (/[a-z/]{1,64})(?:\?timeout=[0-9a-z]{1,8})? HTTP/1\.1\r\n"
@@ -28,55 +37,127 @@ _EXPECTED: Final = frozenset(
 """What kube-apiserver sends. Any other field, such as Transfer-Encoding, may change the rest."""
 _JSON: Final = b"application/json"
 _DIGITS = re.compile(rb"[0-9]{1,7}")
+_NOT_NOW: Final = (ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError)
 
 
-def answer_plain(app: PlainApp, sock: Any, unreader: Any) -> bool | None:
-    """Answer the next request of a connection, if it is a plain one.
+class Next(Enum):
+    """What is to be done with a connection."""
 
-    Args:
-        app: What answers.
-        sock: The connection, blocking, with a timeout.
-        unreader: gunicorn's buffer of the connection; takes back what is not for us.
+    WAIT = auto()
+    """Nothing, until more comes."""
+    GONE = auto()
+    """Close it: the client has left."""
+    GUNICORN = auto()
+    """A thread: for what gunicorn is to read, or for the rest of an answer (`send_rest`)."""
 
-    Returns:
-        True when it was answered and the connection goes on, False when the client is gone,
-        None when gunicorn is to read it.
 
-    Raises:
-        OSError: The connection broke.
-    """
-    if unreader.buf.tell():
-        return None
-    data: bytes = sock.recv(_READ_BYTES)
-    if not data:
-        return False
-    head = _HEAD.match(data)
-    length = _length(head[2]) if head is not None else None
-    if head is None or length is None:
-        unreader.unread(data)
-        return None
-    end = head.end() + length
-    if len(data) < end:
-        parts, have = [data], len(data)
-        while have < end:
-            part = sock.recv(_READ_BYTES)
-            if not part:
-                return False
-            parts.append(part)
-            have += len(part)
-        data = b"".join(parts)
-    body = app(head[1].decode("ascii"), data[head.end() : end])
-    if body is None:
-        unreader.unread(data)
-        return None
-    if len(data) > end:
-        unreader.unread(data[end:])
-    sock.sendall(
-        b"HTTP/1.1 200 OK\r\nDate: %b\r\nConnection: keep-alive\r\n"
-        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
-        % (_date(int(time.time())), len(body), body)
-    )
-    return True
+class PlainStream:
+    """The plain requests of one connection; used by one thread at a time."""
+
+    def __init__(self, app: PlainApp, sock: Any, unreader: Any) -> None:
+        """Take a connection whose handshake is done.
+
+        Args:
+            app: What answers.
+            sock: Not blocking while `go_on` runs.
+            unreader: gunicorn's buffer of the connection; takes back what is not for us.
+        """
+        self._app = app
+        self._sock = sock
+        self._unreader = unreader
+        self._parts: list[bytes] = []
+        self._missing = 0
+        self._path = ""
+        self._body_at = 0
+        self._unsent = b""
+
+    def go_on(self) -> Next:
+        """Answer the requests that have come; keep what has come of the next one."""
+        while True:
+            try:
+                piece: bytes = self._sock.recv(_READ_BYTES)
+            except _NOT_NOW:
+                return Next.WAIT
+            except OSError:
+                return Next.GONE
+            if not piece:
+                return Next.GONE
+            if not self._parts and not self._begin(piece):
+                self._unreader.unread(piece)
+                return Next.GUNICORN
+            self._parts.append(piece)
+            self._missing -= len(piece)
+            if self._missing <= 0:
+                then = self._answer()
+                # What TLS has decrypted already makes no socket readable.
+                if then is not None:
+                    return then
+
+    def give_back(self) -> None:
+        """Leave what has come of a request to gunicorn."""
+        if self._parts:
+            self._unreader.unread(b"".join(self._parts))
+            self._parts = []
+
+    def send_rest(self) -> bool:
+        """Send what the client was too slow for, on a socket that blocks now.
+
+        Returns:
+            Whether there was any.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        rest, self._unsent = self._unsent, b""
+        if rest:
+            self._sock.sendall(rest)
+        return bool(rest)
+
+    def _begin(self, piece: bytes) -> bool:
+        """Whether a plain request begins so."""
+        head = _HEAD.match(piece)
+        length = _length(head[2]) if head is not None else None
+        if head is None or length is None:
+            return False
+        self._path = head[1].decode("ascii")
+        self._body_at = head.end()
+        self._missing = head.end() + length
+        return True
+
+    def _answer(self) -> Next | None:
+        """Answer a request that is complete; None when the next one may be there already."""
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = []
+        end = len(data) + self._missing
+        try:
+            body = self._app(self._path, data[self._body_at : end])
+        except Exception:
+            log.exception("a plain request failed")
+            body = None
+        if body is None:
+            self._unreader.unread(data)
+            return Next.GUNICORN
+        if end < len(data):
+            self._unreader.unread(data[end:])
+        answer = (
+            b"HTTP/1.1 200 OK\r\nDate: %b\r\nConnection: keep-alive\r\n"
+            b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (_date(int(time.time())), len(body), body)
+        )
+        try:
+            sent = self._sock.send(answer)
+        except _NOT_NOW:
+            sent = 0
+        except OSError:
+            return Next.GONE
+        self._unsent = answer[sent:]
+        if self._unsent or end < len(data):
+            return Next.GUNICORN
+        return None if _has_more(self._sock) else Next.WAIT
+
+
+def _has_more(sock: Any) -> bool:
+    return isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
 
 
 def _length(fields: bytes) -> int | None:

@@ -2,13 +2,15 @@
 
 Of gunicorn 27 (`workers/gthread.py`, `arbiter.py`) this relies on: the `ssl_context` hook
 is called for every connection, in its thread; the worker's loop and its `poller` belong to
-one thread; `notify` is called from that loop at least once a second; at SIGTERM the
-arbiter closes its copy of the listener and tells the worker, which goes on accepting on
-its own copy for as long as it likes; `handle` runs in a thread of `tpool`, a ThreadPoolExecutor,
-and returns True when a connection may go on.
+one thread, which calls `on_client_socket_readable` for a connection that is registered and
+in `keepalived_conns` (in order of its `timeout`); `notify` is called from that loop at least
+once a second; at SIGTERM the arbiter closes its copy of the listener and tells the worker,
+which goes on accepting on its own copy for as long as it likes; `handle` runs in a thread of
+`tpool`, a ThreadPoolExecutor, and returns True when a connection may go on.
 """
 
 import errno
+import gc
 import os
 import select
 import selectors
@@ -26,7 +28,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from certs.plain import PlainApp, answer_plain
+from certs.plain import Next, PlainApp, PlainStream
 
 KEEP_ALIVE_SECONDS = 130
 """Longer than client-go keeps idle connections (90 s): the client closes, never we."""
@@ -78,30 +80,60 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     _stop_at: float | None = None
     _staying = 0
 
+    def on_client_socket_readable(self, conn: Any, client: Any) -> None:
+        """A kept-alive connection has something: answered here if it is plain, else in a thread.
+
+        A thread for each request would be a future, two wake-ups and a fight over the
+        interpreter: as much as a small answer costs, and all of its longest delays.
+        """
+        stream = self._plain_stream(conn)
+        if stream is None:
+            super().on_client_socket_readable(conn, client)
+            return
+        match stream.go_on() if self.alive and self._stop_at is None else Next.GUNICORN:
+            case Next.WAIT:
+                conn.set_timeout()
+                if self.keepalived_conns[-1] is not conn:  # they are in order of their timeouts
+                    self.keepalived_conns.remove(conn)
+                    self.keepalived_conns.append(conn)
+            case Next.GONE:
+                self.poller.unregister(client)
+                self.keepalived_conns.remove(conn)
+                self.nr_conns -= 1
+                conn.close()
+            case Next.GUNICORN:
+                stream.give_back()
+                super().on_client_socket_readable(conn, client)
+
+    def _plain_stream(self, conn: Any) -> PlainStream | None:
+        plain = self.app.options.plain
+        if plain is None:
+            return None
+        stream: PlainStream | None = getattr(conn, "plain_stream", None)
+        if stream is None:
+            stream = conn.plain_stream = PlainStream(plain, conn.sock, conn.parser.unreader)
+        return stream
+
     def handle(self, conn: Any) -> Any:
         """Answer requests of a connection, in a thread of the pool.
 
-        Between two requests gunicorn takes a connection back to its main thread: a future, a
-        wake-up and two system calls that cost as much as a small answer. So the thread stays
-        for the blink in which a busy client sends its next request; never more than half of
-        the threads, and none when others wait for one.
+        Between two requests gunicorn takes a connection back to its main thread. So the thread
+        stays for the blink in which a busy client sends its next request; never more than half
+        of the threads, and none when others wait for one. Not where plain requests are
+        answered in the main thread anyway.
         """
-        result = self._handle_one(conn)
-        while result is True and self._next_comes(conn):
-            result = self._handle_one(conn)
-        return result
-
-    def _handle_one(self, conn: Any) -> Any:
-        plain = self.app.options.plain
-        if plain is not None and conn.initialized and self.alive and self._stop_at is None:
+        stream: PlainStream | None = getattr(conn, "plain_stream", None)
+        if stream is not None:
             try:
                 conn.sock.setblocking(True)
-                answered = answer_plain(plain, conn.sock, conn.parser.unreader)
+                if stream.send_rest() and not conn.parser.unreader.buf.tell():
+                    return True
             except OSError:
                 return False
-            if answered is not None:
-                return answered
-        return super().handle(conn)
+        result = super().handle(conn)
+        while result is True and self.app.options.plain is None and self._next_comes(conn):
+            result = super().handle(conn)
+        return result
 
     def _next_comes(self, conn: Any) -> bool:
         options: ServerOptions = self.app.options
@@ -207,6 +239,10 @@ def _settings_of(options: ServerOptions) -> dict[str, Any]:
     def post_worker_init(_worker: Any) -> None:
         # An error here ends the program and not only the worker: no endless restarts.
         options.on_start()
+        # What is there now stays for good; going through it again and again would stop the
+        # world for tens of milliseconds each time.
+        gc.collect()
+        gc.freeze()
 
     patience = options.drain_seconds + options.graceful_seconds + _EXIT_SECONDS
     return {

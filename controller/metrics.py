@@ -121,12 +121,23 @@ class _Captures(Collector):
         self._captures = captures
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        phases = Tally(
-            str((judged.capture.status or {}).get("phase")) for judged in self._captures()
-        )
+        captures = self._captures()
+        phases = Tally(str((judged.capture.status or {}).get("phase")) for judged in captures)
         family = GaugeMetricFamily(
             "nightcap_controller_captures", "Captures by phase.", labels=["phase"]
         )
         for phase in Phase:
             family.add_metric([str(phase)], phases[str(phase)])
+        yield family
+        dropped: Tally[str] = Tally()
+        for judged in captures:
+            count = (judged.capture.status or {}).get("dropped")
+            dropped[judged.capture.metadata.namespace] += count if isinstance(count, int) else 0
+        family = GaugeMetricFamily(
+            "nightcap_controller_dropped_packets",
+            "Packets that kernels dropped, of all captures that exist.",
+            labels=["namespace"],
+        )
+        for namespace, packets in dropped.items():
+            family.add_metric([namespace], packets)
         yield family

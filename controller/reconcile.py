@@ -237,7 +237,7 @@ def _entry(
     if is_released(until, report, now):
         return None
     if settings is None:
-        return replace(present, until=until)
+        return present._replace(until=until)
     return order_of(judged.capture, settings, until)
 
 
@@ -300,7 +300,7 @@ def _says(text: str | None, existing: Orders, orders: Orders) -> bool:
     if text is None or not orders.captures:
         return text is None and not orders.captures
     by_id = tuple(sorted(existing.captures, key=lambda entry: entry.id))
-    return replace(existing, captures=by_id) == orders
+    return existing._replace(captures=by_id) == orders
 
 
 def _is_expired(judged: Judged, now: float, kept: frozenset[str]) -> bool:

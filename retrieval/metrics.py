@@ -20,6 +20,9 @@ STORE_FREE_BYTES: Final = Gauge("nightcap_store_free_bytes", "Bytes free on the 
 CAPTURES_REMOVED: Final = Counter(
     "nightcap_collector_captures_removed", "Captures whose files went because the object did."
 )
+STRAY_APPENDS: Final = Counter(
+    "nightcap_store_stray_appends", "Objects removed that an append left and nobody was told of."
+)
 ANSWERS: Final = Counter(
     "nightcap_files_requests", "Requests of people by answer.", ["method", "code"]
 )

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from nightcap.contract.uploads import COLLECTOR_PORT
+from retrieval.store.location import location_fault
 
 THREADS = 64
 """A request that waits for the disk or for a slow reader holds one of them."""
+TLS_SECRET: Final = "nightcap-retrieval-tls"  # noqa: S105 - the name of a Secret
 METRICS_PORTS = {"collector": 9090, "files": 9091}
 
 
@@ -21,16 +23,19 @@ class Settings:
     """Settings of one of the two programs.
 
     Attributes:
-        store: The directory of all segments; both programs mount the same volume.
+        store: Where all segments are: a folder, of a volume that both programs mount, or the URL
+            of an object store, `s3://bucket/prefix`.
+        audit: URL of an object store for audit records beside the log; empty for none.
         port: Where this program listens with TLS.
         metrics_port: Where it shows its metrics, without TLS; 0 for nowhere.
     """
 
     namespace: str
-    store: Path
+    store: str
     tls_dir: Path
     port: int
     metrics_port: int
+    audit: str = ""
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], program: str) -> Self:
@@ -50,16 +55,25 @@ class Settings:
         }[program]
         settings = cls(
             namespace=environ.get("NIGHTCAP_NAMESPACE", "nightcap-system"),
-            store=_path(environ, "NIGHTCAP_STORE", "/var/lib/nightcap", faults),
+            store=_location(environ, "NIGHTCAP_STORE", "/var/lib/nightcap", faults),
             tls_dir=_path(environ, "NIGHTCAP_TLS_DIR", "/run/nightcap-tls", faults),
             port=_port(environ, port_variable, default_port, 1, faults),
             metrics_port=_port(environ, "NIGHTCAP_METRICS_PORT", METRICS_PORTS[program], 0, faults),
+            audit=_location(environ, "NIGHTCAP_AUDIT_STORE", "", faults),
         )
         if not settings.namespace:
             faults.append("NIGHTCAP_NAMESPACE is empty; name the namespace of the installation")
         if faults:
             raise BadSettings("; ".join(faults))
         return settings
+
+
+def _location(environ: Mapping[str, str], variable: str, default: str, faults: list[str]) -> str:
+    location = environ.get(variable) or default
+    fault = location_fault(location, is_folder_good=bool(default)) if location else None
+    if fault is not None:
+        faults.append(f"{variable} is {location[:200]!r}; {fault}")
+    return location
 
 
 def _path(environ: Mapping[str, str], variable: str, default: str, faults: list[str]) -> Path:

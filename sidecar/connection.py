@@ -9,8 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sidecar import local_port
 
@@ -24,8 +23,7 @@ class ConnectionBroken(Exception):
     """The collector was not reached, did not answer in time, or not in HTTP."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the collector said; header names in lower case."""
 
     status: int
@@ -33,8 +31,7 @@ class Answer:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A piece of a file, read while it is sent."""
 
     fd: int

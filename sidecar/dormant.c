@@ -2,6 +2,8 @@
  * the worker when there are some, reaps it, starts it again when it dies, passes SIGTERM on.
  *   dormant             run
  *   dormant --wait 3s   postStart hook: until the captures are open, at most so long; exits 0 always
+ *   dormant linger 600  an ephemeral container's own program: nothing, for so many seconds
+ *   dormant stream ARGUMENT, dormant export ARGUMENT   what people run by exec: sidecar/start.py
  * Static, no allocation, no stdio. The paths repeat nightcap/contract/paths.py (a test compares). */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -32,8 +34,8 @@
 #ifndef SLOW_POLL_MS
 #define SLOW_POLL_MS 5000
 #endif
-#define FIRST_BACKOFF_MS 100
-#define LAST_BACKOFF_MS 30000
+enum { UNWATCHED = -1, BY_SIGNAL = -2 }; /* poll() passes over both */
+enum { FIRST_BACKOFF_MS = 100, LAST_BACKOFF_MS = 30000 };
 #define STEADY_MS 60000 /* a worker that lived so long begins its backoff anew */
 
 static char orders_file[4096], data_link[4096], open_marker[4096];
@@ -84,8 +86,7 @@ static long long now_ms(void) {
 static int have_orders(void) {
     char text[256];
     ssize_t count;
-    int fd, found = 0;
-    /* The folder behind the link goes right after a swap: try again when it is missing. */
+    int fd, found = 0; /* the folder behind the link goes right after a swap: try again when it is missing */
     for (int attempt = 0; (fd = open(orders_file, O_RDONLY | O_CLOEXEC)) < 0; attempt++)
         if (attempt == 3)
             return 0;
@@ -116,30 +117,45 @@ static int wait_open(const char *text) {
     return 0;
 }
 
-static pid_t start_worker(void) {
+static void linger(const char *seconds) {
+    signal(SIGALRM, quit_well), signal(SIGTERM, quit_well), signal(SIGINT, quit_well);
+    signal(SIGCHLD, SIG_IGN); /* orphans of what was run here are reaped by the kernel */
+    long time = strtol(seconds, 0, 10);
+    alarm(time > 0 && time < 100000 ? (unsigned)time : 60);
+    for (;;)
+        pause();
+}
+
+static void become_worker(char *task, char *argument) {
     char *arguments[] = {(char *)setting("NIGHTCAP_WORKER_PYTHON", WORKER_PYTHON), "-I", "-S", "-E", "-B",
-                         (char *)setting("NIGHTCAP_WORKER_SCRIPT", WORKER_SCRIPT), 0};
+                         (char *)setting("NIGHTCAP_WORKER_SCRIPT", WORKER_SCRIPT), task, argument, 0};
+    execve(arguments[0], arguments, environ);
+    say("error", "worker cannot be started", "errno", errno);
+    _exit(127);
+}
+
+static pid_t start_worker(void) {
     pid_t worker = fork();
     if (worker == 0) {
         sigset_t none;
-        sigemptyset(&none);
-        sigprocmask(SIG_SETMASK, &none, 0);
-        execve(arguments[0], arguments, environ);
-        say("error", "worker cannot be started", "errno", errno);
-        _exit(127);
+        sigemptyset(&none), sigprocmask(SIG_SETMASK, &none, 0);
+        become_worker(0, 0);
     }
     return worker;
 }
 
-/* On gVisor's and old Kata's 9p and newer Kata's virtiofs inotify is there but stays silent. */
+/* A descriptor to poll, or one of the above. Notification is there but silent on gVisor's and old Kata's 9p and
+ * newer Kata's virtiofs. A node's pods share 128 inotify instances by default; the older dnotify has no limit. */
 static int watch_orders(const char *orders_dir) {
     struct statfs system;
-    int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-    if (fd >= 0 && inotify_add_watch(fd, orders_dir, IN_MOVED_TO | IN_ONLYDIR) >= 0 &&
-        statfs(orders_dir, &system) == 0 && system.f_type != V9FS_MAGIC && system.f_type != FUSE_SUPER_MAGIC)
-        return fd;
+    if (statfs(orders_dir, &system) == 0 && system.f_type != V9FS_MAGIC && system.f_type != FUSE_SUPER_MAGIC) {
+        int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK), folder = open(orders_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0 && inotify_add_watch(fd, orders_dir, IN_MOVED_TO | IN_ONLYDIR) >= 0)
+            return close(folder), fd;
+        if (folder >= 0 && fcntl(folder, F_NOTIFY, DN_RENAME | DN_MULTISHOT) == 0) return BY_SIGNAL;
+    }
     say("warning", "orders cannot be watched, looking at them now and then", "every_s", SLOW_POLL_MS / 1000);
-    return -1; /* poll() passes over it */
+    return UNWATCHED;
 }
 
 int main(int count, char **arguments) {
@@ -148,21 +164,26 @@ int main(int count, char **arguments) {
     join(orders_file, orders_dir, ORDERS_FILE);
     join(data_link, orders_dir, "..data");
     join(open_marker, spool_dir, OPEN_MARKER);
+    if (count > 1 && !strcmp(arguments[1], "--wait"))
+        return wait_open(count > 2 ? arguments[2] : "3s");
+    if (count > 1 && !strcmp(arguments[1], "linger"))
+        linger(count > 2 ? arguments[2] : "");
+    if (count > 2 && (!strcmp(arguments[1], "stream") || !strcmp(arguments[1], "export")))
+        become_worker(arguments[1], arguments[2]);
     if (count > 1)
-        return strcmp(arguments[1], "--wait") ? 0 : wait_open(count > 2 ? arguments[2] : "3s");
+        return 0;
 
     sigset_t mask;
-    sigemptyset(&mask);
-    sigaddset(&mask, SIGCHLD), sigaddset(&mask, SIGTERM), sigaddset(&mask, SIGINT);
+    sigemptyset(&mask), sigaddset(&mask, SIGCHLD), sigaddset(&mask, SIGTERM), sigaddset(&mask, SIGINT), sigaddset(&mask, SIGIO);
     sigprocmask(SIG_BLOCK, &mask, 0);
     unlink(open_marker); /* of an earlier life of this container */
     struct pollfd wake[] = {{signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK), POLLIN, 0}, {watch_orders(orders_dir), POLLIN, 0}};
     char seen[256], now[256], events[4096];
     struct signalfd_siginfo got;
-    pid_t worker = 0;
     read_version(seen); /* first, so that a swap between the two is a change */
     int due = have_orders(), stopping = 0, status;
     long long started = 0, not_before = 0, backoff = FIRST_BACKOFF_MS;
+    pid_t worker = 0;
     for (;;) {
         if (due && !worker && !stopping && now_ms() >= not_before) {
             read_version(seen); /* before the start, so that a swap during it is a change */
@@ -173,11 +194,11 @@ int main(int count, char **arguments) {
         if (stopping && !worker)
             return 0;
         long long rest = not_before > now_ms() ? not_before - now_ms() : 0;
-        poll(wake, 2, worker ? -1 : due ? (int)rest : wake[1].fd < 0 ? SLOW_POLL_MS : -1);
+        poll(wake, 2, worker ? -1 : due ? (int)rest : wake[1].fd == UNWATCHED ? SLOW_POLL_MS : -1);
         while (wake[1].fd >= 0 && read(wake[1].fd, events, sizeof events) > 0)
             ;
         while (read(wake[0].fd, &got, sizeof got) == sizeof got)
-            if (got.ssi_signo != SIGCHLD && (stopping = 1) && worker)
+            if (got.ssi_signo != SIGCHLD && got.ssi_signo != SIGIO && (stopping = 1) && worker)
                 kill(worker, SIGTERM);
         for (pid_t gone; (gone = waitpid(-1, &status, WNOHANG)) > 0;) {
             if (gone != worker)

@@ -6,14 +6,13 @@ capture, a later `until` does.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from nightcap.contract.orders import CaptureOrder, Limit, Orders
 from nightcap.contract.reports import Reason
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """Why a capture ended, and under which limits."""
 
     reason: Reason
@@ -21,8 +20,7 @@ class End:
     limit: Limit
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(NamedTuple):
     """One capture as the worker has it.
 
     Attributes:
@@ -45,55 +43,70 @@ class Known:
     gone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class _Action:
+    """What is to be done; equal to another of its own kind alone, as a tuple would not be."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and vars(other) == vars(self)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({vars(self)})"
+
+
+class _WithOrder(_Action):
+    __match_args__: tuple[str, ...] = ("order",)
+
+    def __init__(self, order: CaptureOrder) -> None:
+        self.order = order
+
+
+class _WithId(_Action):
+    __match_args__: tuple[str, ...] = ("id",)
+
+    def __init__(self, capture_id: str) -> None:
+        self.id = capture_id
+
+
+class Begin(_WithOrder):
     """Open the interfaces of this capture."""
 
-    order: CaptureOrder
 
-
-@dataclass(frozen=True, slots=True)
-class Reopen:
+class Reopen(_WithOrder):
     """Close the interfaces and open them anew: what is captured has changed."""
 
-    order: CaptureOrder
 
-
-@dataclass(frozen=True, slots=True)
-class Adjust:
+class Adjust(_WithOrder):
     """Go on under these orders; the open interfaces stay as they are."""
 
-    order: CaptureOrder
 
-
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(_WithOrder):
     """Close the interfaces, ship what is left."""
 
-    order: CaptureOrder
-    end: End
+    __match_args__ = ("order", "end")
+
+    def __init__(self, order: CaptureOrder, end: End) -> None:
+        super().__init__(order)
+        self.end = end
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(_WithId):
     """Stop and report that the orders of this capture cannot be read."""
 
-    id: str
-    message: str
+    __match_args__ = ("id", "message")
+
+    def __init__(self, capture_id: str, message: str) -> None:
+        super().__init__(capture_id)
+        self.message = message
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(_WithId):
     """The collector has no such capture any more: stop, drop its segments, stay silent."""
 
-    id: str
 
-
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(_WithId):
     """It is in the orders no more: stop and remove all that is left of it."""
-
-    id: str
 
 
 Action = Begin | Reopen | Adjust | Finish | Refuse | Discard | Forget

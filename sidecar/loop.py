@@ -8,8 +8,7 @@ stops with it, time after time.
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 WATCH_SECONDS: Final = 10.0
 LEAST_BYTES: Final = 32 * 2**10
@@ -23,8 +22,7 @@ _PATIENCE: Final = 6.0
 _LONGEST_WATCH: Final = 60.0
 
 
-@dataclass(slots=True)
-class _Sample:
+class _Sample(NamedTuple):
     """The counters at one moment."""
 
     at: float
@@ -32,7 +30,6 @@ class _Sample:
     recorded: Mapping[str, int]
 
 
-@dataclass(slots=True)
 class LoopDetector:
     """Looks at counters now and then, and asks for pauses.
 
@@ -42,13 +39,14 @@ class LoopDetector:
         looping: Captures that record our upload.
     """
 
-    watch_seconds: float = WATCH_SECONDS
-    paused: bool = False
-    looping: set[str] = field(default_factory=set)
-    _samples: deque[_Sample] = field(default_factory=deque)
-    _wait: float = 0.0
-    _rates: dict[str, float] = field(default_factory=dict)
-    _hits: dict[str, int] = field(default_factory=dict)
+    def __init__(self, watch_seconds: float = WATCH_SECONDS) -> None:
+        self.watch_seconds = watch_seconds
+        self.paused = False
+        self.looping: set[str] = set()
+        self._samples: deque[_Sample] = deque()
+        self._wait = 0.0
+        self._rates: dict[str, float] = {}
+        self._hits: dict[str, int] = {}
 
     @property
     def interval(self) -> float:

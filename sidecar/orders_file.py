@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-from pathlib import Path
 from typing import Final
 
 from nightcap.contract import paths
@@ -22,7 +21,7 @@ class OrdersFile:
             then all the same: some file systems never notify.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str) -> None:
         self._folder = folder
         self._seen = ""
         self.fd = _watch(folder)
@@ -38,7 +37,8 @@ class OrdersFile:
         self._seen = self._version()
         for _ in range(_ATTEMPTS):
             try:
-                text = (self._folder / paths.ORDERS_FILE).read_bytes()
+                with open(f"{self._folder}/{paths.ORDERS_FILE}", "rb") as file:
+                    text = file.read()
             except FileNotFoundError:
                 continue  # the folder behind the link goes right after a swap
             except OSError as error:
@@ -49,7 +49,7 @@ class OrdersFile:
 
     def _version(self) -> str:
         try:
-            return str((self._folder / _DATA).readlink())
+            return os.readlink(f"{self._folder}/{_DATA}")
         except OSError:
             return self._seen
 
@@ -61,7 +61,7 @@ class OrdersFile:
                 return
 
 
-def _watch(folder: Path) -> int:
+def _watch(folder: str) -> int:
     library = ctypes.CDLL(None, use_errno=True)
     fd = int(library.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK))
     if fd < 0:

@@ -4,8 +4,7 @@ Knows sizes, times and counts; files are the spool's business.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from nightcap.contract.orders import Rotation
 
@@ -14,8 +13,7 @@ _SPARE: Final = 4
 """So many full segments of every stream must fit, or dropping one would drop nearly all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """One segment in the spool, as far as this policy cares.
 
     Attributes:

@@ -1,9 +1,7 @@
 """What the worker is told by its environment; read once, nothing in it can make it stop."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from nightcap.contract import paths
 from sidecar.loop import WATCH_SECONDS
@@ -15,8 +13,7 @@ LOOP_SECONDS: Final = "NIGHTCAP_LOOP_SECONDS"
 DEFAULT_SPOOL_BYTES: Final = 224 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The worker's surroundings.
 
     Attributes:
@@ -27,9 +24,9 @@ class Settings:
         faults: What could not be read; the defaults hold instead.
     """
 
-    orders_dir: Path = Path(paths.ORDERS_DIR)
-    spool_dir: Path = Path(paths.SPOOL_DIR)
-    token_file: Path = Path(paths.TOKEN_DIR, paths.TOKEN_FILE)
+    orders_dir: str = paths.ORDERS_DIR
+    spool_dir: str = paths.SPOOL_DIR
+    token_file: str = f"{paths.TOKEN_DIR}/{paths.TOKEN_FILE}"
     collector_name: str = ""
     collector_ca: str = ""
     spool_bytes: int = DEFAULT_SPOOL_BYTES
@@ -52,9 +49,9 @@ class Settings:
             f"{name} is not set: nothing is shipped" for name in missing if not environ.get(name)
         ]
         return cls(
-            orders_dir=Path(environ.get(ORDERS_DIR) or paths.ORDERS_DIR),
-            spool_dir=Path(environ.get(SPOOL_DIR) or paths.SPOOL_DIR),
-            token_file=Path(environ.get(TOKEN_FILE) or f"{paths.TOKEN_DIR}/{paths.TOKEN_FILE}"),
+            orders_dir=environ.get(ORDERS_DIR) or paths.ORDERS_DIR,
+            spool_dir=environ.get(SPOOL_DIR) or paths.SPOOL_DIR,
+            token_file=environ.get(TOKEN_FILE) or f"{paths.TOKEN_DIR}/{paths.TOKEN_FILE}",
             collector_name=environ.get(paths.ENV_COLLECTOR_NAME, ""),
             collector_ca=environ.get(paths.ENV_COLLECTOR_CA, ""),
             spool_bytes=spool_bytes,

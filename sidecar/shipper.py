@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from nightcap.contract import uploads
@@ -20,9 +19,10 @@ from nightcap.contract.uploads import MAX_BODY_BYTES, SegmentName, upload_path
 from nightcap.pcap import formats
 from sidecar import connection, log, shipping
 from sidecar.connection import EMPTY, Answer, Body, Connection, ConnectionBroken
+from sidecar.segment import Segment
 from sidecar.settings import Settings
 from sidecar.shipping import Delay, Job, Kind, Received, Turn, Verdict
-from sidecar.spool import CaptureSpool, Segment, Spool
+from sidecar.spool import CaptureSpool, Spool
 
 TERMINATING_DELAY_SECONDS: Final = 1.0
 _BYTE_ORDER: Final = "<" if sys.byteorder == "little" else ">"
@@ -213,9 +213,8 @@ class Shipper:
     def _token(self) -> str:
         """Read each time: the kubelet renews it."""
         try:
-            token = (
-                self._settings.token_file.read_bytes()[:_MAX_TOKEN_BYTES].strip().decode("ascii")
-            )
+            with open(self._settings.token_file, "rb") as file:
+                token = file.read(_MAX_TOKEN_BYTES).strip().decode("ascii")
         except (OSError, ValueError) as error:
             raise ConnectionBroken(f"token cannot be read: {error}") from error
         if not token.isprintable() or not token:
@@ -320,7 +319,9 @@ class Shipper:
         else:
             self._refused(capture, answer)
             return
-        self._accept(capture, segment, received, answer, completed=segment.sealed)
+        if not received.complete:
+            segment.sealed = False  # the collector died between all bytes and their end
+        self._accept(capture, segment, received, answer, completed=False)
 
     def _accept(
         self,
@@ -332,6 +333,9 @@ class Shipper:
         completed: bool,
     ) -> None:
         with self._spool.lock:
+            if segment.removed and received.offset < segment.size:
+                # It had received, and now has not, what is here no more.
+                capture.ledger.lost_bytes += segment.size - received.offset
             shipping.accepted(
                 segment, received, completed=completed, now=time.monotonic(), pace=_pace(answer)
             )
@@ -453,10 +457,10 @@ def _number(answer: Answer, name: str) -> float | None:
     return value if 0 <= value < 2**63 else None
 
 
-def _walk(path: Path, start: int, size: int) -> int:
+def _walk(path: str, start: int, size: int) -> int:
     """Where the last whole record ends that fits into one body."""
     at = max(start, formats.HEADER_BYTES)
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         file.seek(at)
         data = file.read(min(size, start + MAX_BODY_BYTES) - at)
     whole = formats.record_boundary(data, _BYTE_ORDER)

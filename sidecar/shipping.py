@@ -4,12 +4,12 @@ All of it under `Spool.lock`; nothing here opens a file or a connection.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from nightcap.contract.uploads import MAX_BODY_BYTES
-from sidecar.spool import CaptureSpool, Segment
+from sidecar.segment import Segment
+from sidecar.spool import CaptureSpool
 
 HEARTBEAT_SECONDS: Final = 30.0
 DEFAULT_PACE_SECONDS: Final = 1.0
@@ -29,8 +29,7 @@ class Kind(StrEnum):
     FINAL = "final"
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One request to send."""
 
     kind: Kind
@@ -38,11 +37,11 @@ class Job:
     segment: Segment | None = None
 
 
-@dataclass(slots=True)
 class Delay:
     """Waits that double; `factor` (0.5 to 1.5) spreads those who failed together."""
 
-    seconds: float = 0.0
+    def __init__(self) -> None:
+        self.seconds = 0.0
 
     def longer(self, factor: float, most: float = LAST_DELAY_SECONDS) -> float:
         """The next wait."""
@@ -54,14 +53,19 @@ class Delay:
         self.seconds = 0.0
 
 
-@dataclass(slots=True)
 class Turn:
     """How it stands with sending one capture's things."""
 
-    retry_at: float = 0.0
-    served_at: float = 0.0
-    reported_at: float = float("-inf")
-    delay: Delay = field(default_factory=Delay)
+    def __init__(
+        self,
+        retry_at: float = 0.0,
+        served_at: float = 0.0,
+        reported_at: float = float("-inf"),
+    ) -> None:
+        self.retry_at = retry_at
+        self.served_at = served_at
+        self.reported_at = reported_at
+        self.delay = Delay()
 
 
 def choose(
@@ -138,8 +142,7 @@ def body_end(segment: Segment) -> int | None:
     return within[-1] if within else None
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(NamedTuple):
     """What the collector says that it holds of a segment."""
 
     offset: int

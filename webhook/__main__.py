@@ -50,8 +50,12 @@ def main() -> int:
         cache.start()
         start_metrics(settings.metrics_port, metrics.registry)
 
+    pods = pod_handler(settings, cache, certificates)
     app = AdmissionApp(
-        handlers(settings, cache, certificates), status_app(missing).wsgi_app, metrics
+        {**_at_every_level(pods, wait=True), **other_handlers(cache)},
+        status_app(missing).wsgi_app,
+        metrics,
+        at_once=_at_every_level(pods, wait=False),
     )
     serve(
         app,
@@ -66,10 +70,10 @@ def main() -> int:
     return 0
 
 
-def handlers(
+def pod_handler(
     settings: Settings, cache: ClusterCache, certificates: ServingCertificates
-) -> dict[str, Handler]:
-    """Path → handler, for every path that a webhook configuration may name."""
+) -> PodHandler:
+    """What injects, wired to what is watched."""
 
     def template() -> Template:
         generation = certificates.generation
@@ -83,13 +87,19 @@ def handlers(
             wait=settings.wait,
         )
 
-    pods = PodHandler(
+    return PodHandler(
         cache, template, settings.sizes, own_namespace=settings.namespace, clock=time.time
     )
+
+
+def _at_every_level(pods: PodHandler, *, wait: bool) -> dict[str, Handler]:
+    return {f"/mutate/{level}": pods.at(level, wait=wait) for level in Level}
+
+
+def other_handlers(cache: ClusterCache) -> dict[str, Handler]:
+    """What compiles filters, and measures captures by their ceiling; path → handler."""
     compiling = FilterCheck(check_filter)
-    mutating = {f"/mutate/{level}": pods.at(level) for level in Level}
     return {
-        **mutating,
         "/validate": CaptureHandler(compiling, cache, time.time),
         "/warn": AnnotationHandler(compiling),
     }

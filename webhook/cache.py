@@ -22,7 +22,7 @@ from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.groups import GroupReflector
 from nightcap.kube.reflector import Change, HasMetadata, Reflector
-from webhook.facts import NamespaceFacts
+from webhook.facts import NamespaceFacts, NotAtOnce
 
 log = logging.getLogger(__name__)
 
@@ -131,12 +131,15 @@ class ClusterCache:
         """Names of the lists that have not come yet; empty when all is known."""
         return tuple(reflector.name for reflector in self._reflectors if not reflector.synced)
 
-    def namespace(self, name: str) -> NamespaceFacts:
+    def namespace(self, name: str, *, wait: bool = True) -> NamespaceFacts:
         """What is known of a namespace.
 
         The API server asks only for pods of namespaces that it sees enabled. A watch that
         says otherwise is most likely milliseconds behind somebody's `kubectl label`, so it
         gets a moment to catch up: a pod wrongly left out stays so for its life.
+
+        Raises:
+            NotAtOnce: instead of waiting for that moment, without `wait`.
         """
         deadline = time.monotonic() + self._lag_seconds
         while True:
@@ -150,6 +153,8 @@ class ClusterCache:
                     limit_ranges=self._limit_ranges.of(name),
                     quotas=self._quotas.of(name),
                 )
+            if not wait:
+                raise NotAtOnce(f"namespace {name} may have been enabled just now")
             if time.monotonic() >= deadline:
                 return NamespaceFacts(name, enabled=False)
             time.sleep(_LAG_STEP_SECONDS)

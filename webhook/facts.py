@@ -144,6 +144,10 @@ class Pod(Struct, frozen=True):
         return self.metadata or ObjectMeta()
 
 
+class NotAtOnce(RuntimeError):
+    """An answer has to wait for a watch that may be a moment behind."""
+
+
 class NotAPod(ValueError):
     """What came as a pod has not the form of one."""
 

@@ -14,6 +14,7 @@ import msgspec
 from nightcap.contract import keys
 from nightcap.contract.assignment import ResolvedCapture, orders_of_new_pod
 from nightcap.contract.ceilings import Ceiling
+from nightcap.pcap.bounded import NotCompiledInTime
 from webhook import injection
 from webhook.constraints import Refused, fit
 from webhook.eligibility import SENTENCES, Inject, Keep, Skip, SkipReason, decide
@@ -22,7 +23,13 @@ from webhook.injection import Template
 from webhook.resources import Sizes
 from webhook.review import Answer, Request
 from webhook.shape import Level
-from webhook.validation import CheckFilter, annotation_faults, capture_faults, ceiling_faults
+from webhook.validation import (
+    CheckFilter,
+    annotation_faults,
+    capture_faults,
+    ceiling_faults,
+    new_pod_faults,
+)
 
 _UNTOUCHED: Final = frozenset(
     {SkipReason.NOT_A_POD_CREATION, SkipReason.UNREADABLE, SkipReason.MIRROR_POD}
@@ -38,7 +45,7 @@ SHARED_PROCESSES: Final = (
 class Cluster(Protocol):
     """What handlers ask of the cache; see `cache.ClusterCache`."""
 
-    def namespace(self, name: str) -> NamespaceFacts: ...
+    def namespace(self, name: str, *, wait: bool = True) -> NamespaceFacts: ...
 
     def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]: ...
 
@@ -97,25 +104,30 @@ class PodHandler:
         self._own_namespace = own_namespace
         self._clock = clock
 
-    def at(self, level: Level) -> Handler:
-        """The handler for namespaces of one Pod Security level."""
-        return lambda request: self._handle(request, level)
+    def at(self, level: Level, *, wait: bool = True) -> Handler:
+        """The handler for namespaces of one Pod Security level.
 
-    def _handle(self, request: Request, level: Level) -> Outcome:
+        Args:
+            level: That one.
+            wait: Without, it raises `NotAtOnce` where it would have to.
+        """
+        return lambda request: self._handle(request, level, wait)
+
+    def _handle(self, request: Request, level: Level, wait: bool) -> Outcome:
         if not request.creates_pod:
             return _skipped(Skip(SkipReason.NOT_A_POD_CREATION))
         try:
             pod = read_pod(request.object)
         except NotAPod as error:
             return _skipped(Skip(SkipReason.UNREADABLE, str(error)))
-        outcome = self._admit(pod, self._cluster.namespace(request.namespace), level)
-        faults = annotation_faults(request, None)
-        answer = replace(
-            outcome.answer,
-            warnings=(*outcome.answer.warnings, *(f"nightcap: {fault}" for fault in faults)),
-        )
-        name = pod.meta.name or f"{pod.meta.generate_name}*"
-        return replace(outcome, answer=answer, facts={"object": name, **outcome.facts})
+        outcome = self._admit(pod, self._cluster.namespace(request.namespace, wait=wait), level)
+        meta = pod.meta
+        outcome.facts.setdefault("object", meta.name or f"{meta.generate_name}*")
+        faults = new_pod_faults(meta.annotations or {})
+        if not faults:
+            return outcome
+        told = (*outcome.answer.warnings, *(f"nightcap: {fault}" for fault in faults))
+        return replace(outcome, answer=replace(outcome.answer, warnings=told))
 
     def _admit(self, pod: Pod, namespace: NamespaceFacts, level: Level) -> Outcome:
         decision = decide(pod, namespace, level, own_namespace=self._own_namespace)
@@ -179,8 +191,8 @@ class CaptureHandler:
             return Outcome(Answer(), "allowed", "not-a-capture")
         try:
             faults = capture_faults(request, self._check_filter)
-        except FilterCheckBusy as error:
-            return Outcome(Answer(warnings=(f"nightcap: {error}",)), "allowed", "busy")
+        except NotCompiled as error:
+            return Outcome(Answer(warnings=(f"nightcap: {error}",)), "allowed", error.reason)
         ceiling = self._cluster.ceiling(request.namespace)
         if ceiling is not None:
             running = self._cluster.captures(request.namespace)
@@ -201,20 +213,28 @@ class AnnotationHandler:
     def __call__(self, request: Request) -> Outcome:
         try:
             faults = annotation_faults(request, self._check_filter)
-        except FilterCheckBusy:
-            return Outcome(Answer(), "allowed", "busy")
+        except NotCompiled as error:
+            return Outcome(Answer(), "allowed", error.reason)
         warnings = tuple(f"nightcap: {fault}" for fault in faults)
         return Outcome(Answer(warnings=warnings), "allowed", "faults" if faults else "")
 
 
-class FilterCheckBusy(RuntimeError):
-    """Too many filters are being compiled; this one is let through unseen."""
+class NotCompiled(RuntimeError):
+    """A filter was not looked at, by no fault of its own; it is let through.
+
+    Attributes:
+        reason: `busy` when too many others were being compiled, `slow` when it took too long.
+    """
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(f"the filter {what}; whether it compiles, the capture's status will tell")
+        self.reason = reason
 
 
 class FilterCheck:
     """Compiles few filters at a time, so that nobody's filters keep pods waiting.
 
-    A filter that slips through is refused by the controller and by the sidecar.
+    A filter that slips through is refused by the sidecar, and the capture's status says so.
     """
 
     def __init__(
@@ -226,9 +246,11 @@ class FilterCheck:
 
     def __call__(self, expression: str) -> str | None:
         if not self._places.acquire(timeout=self._patience_seconds):
-            raise FilterCheckBusy("the filter was not compiled now; the capture's status will tell")
+            raise NotCompiled("was not compiled now", "busy")
         try:
             return self._check_filter(expression)
+        except NotCompiledInTime as error:
+            raise NotCompiled(str(error), "slow") from error
         finally:
             self._places.release()
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct
 
 from nightcap.contract import keys, paths
+from nightcap.contract.confinement import brings_apparmor
 from nightcap.contract.orders import (
     MAX_CAPTURES,
     MAX_ORDERS_BYTES,
@@ -101,7 +102,11 @@ def inject(
             hook and costs the pod's start nothing.
     """
     container = _container(
-        template, profile, resources, confine=_brings_apparmor(pod), waits=bool(orders)
+        template,
+        profile,
+        resources,
+        confine=brings_apparmor(pod.spec.security_context),
+        waits=bool(orders),
     )
     wanted = {keys.INJECTED: injected_value(template.release, profile)}
     if orders:
@@ -212,12 +217,6 @@ def _append(absent: bool, path: str, values: tuple[Raw, ...]) -> tuple[Operation
 
 def _escape(part: str) -> str:
     return part.replace("~", "~0").replace("/", "~1")
-
-
-def _brings_apparmor(pod: Pod) -> bool:
-    """Whether the pod asks for a profile made for its application, which ours must not get."""
-    profile = (pod.spec.security_context or {}).get("appArmorProfile")
-    return isinstance(profile, dict) and profile.get("type") == "Localhost"
 
 
 @lru_cache(maxsize=8)

@@ -18,6 +18,8 @@ class Metrics:
             ("handler", "decision", "reason"),
             registry=self.registry,
         )
+        # Looking a child up by its labels costs as much as counting; there are a few dozen.
+        self._children: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._refused = Counter(
             "nightcap_admission_malformed",
             "HTTP requests that were no admission requests, by status code.",
@@ -43,8 +45,13 @@ class Metrics:
 
     def record(self, handler: str, decision: str, reason: str, seconds: float) -> None:
         """Count one admission request."""
-        self._requests.labels(handler, decision, reason).inc()
-        self._seconds.labels(handler).observe(seconds)
+        key = (handler, decision, reason)
+        children = self._children.get(key)
+        if children is None:
+            children = self._requests.labels(*key), self._seconds.labels(handler)
+            self._children[key] = children
+        children[0].inc()
+        children[1].observe(seconds)
 
     def record_malformed(self, code: int) -> None:
         """Count a request that was none."""

@@ -19,6 +19,7 @@ KEPT_FREE_BYTES: Final = 32 * 2**20
 LEAST_SPOOL_BYTES: Final = KEPT_FREE_BYTES + 16 * 2**20
 
 EPHEMERAL: Final = "ephemeral-storage"
+_NOTHING: Final = Fraction(0)
 _COMPUTE: Final = ("cpu", "memory")
 _QUANTITY = re.compile(
     r"([+-]?(?:\d{1,30}(?:\.\d{0,30})?|\.\d{1,30}))(?:[eE]([+-]?\d{1,2})|(.*))", re.ASCII
@@ -123,37 +124,26 @@ def quality_of_service(pod: Pod) -> QualityOfService:
 
 
 def _class_of(parts: Iterable[Resources]) -> QualityOfService:
-    requests: dict[str, Fraction] = {}
-    limits: dict[str, Fraction] = {}
+    asks = False
     is_guaranteed = True
     for part in parts:
-        part_limits = _compute(part.limits)
+        limits = part.limits or {}
         # The API server defaults an absent request to the limit before it asks us;
         # manifests that did not pass it have not had that yet.
-        part_requests = part_limits | _compute(part.requests)
-        is_guaranteed = is_guaranteed and all(part_limits.get(name) for name in _COMPUTE)
-        _add(requests, part_requests)
-        _add(limits, part_limits)
-    if not requests and not limits:
+        requests = {**limits, **(part.requests or {})}
+        for name in _COMPUTE:
+            request, limit = _amount(requests.get(name)), _amount(limits.get(name))
+            asks = asks or request > 0 or limit > 0
+            # Kubernetes compares the sums; no request is above its limit, so these are equal
+            # where each one is.
+            is_guaranteed = is_guaranteed and limit > 0 and request == limit
+    if not asks:
         return QualityOfService.BEST_EFFORT
-    if is_guaranteed and requests == limits:
-        return QualityOfService.GUARANTEED
-    return QualityOfService.BURSTABLE
+    return QualityOfService.GUARANTEED if is_guaranteed else QualityOfService.BURSTABLE
 
 
-def _compute(resources: Mapping[str, Quantity] | None) -> dict[str, Fraction]:
-    return {
-        name: amount
-        for name in _COMPUTE
-        if (amount := parse_quantity((resources or {}).get(name, 0))) is not None
-        and name in (resources or {})
-    }
-
-
-def _add(total: dict[str, Fraction], part: Mapping[str, Fraction]) -> None:
-    for name, amount in part.items():
-        if amount > 0:
-            total[name] = total.get(name, Fraction(0)) + amount
+def _amount(value: Quantity | None) -> Fraction:
+    return (parse_quantity(value) if value is not None else None) or _NOTHING
 
 
 def _limits_ephemeral_storage(pod: Pod) -> bool:

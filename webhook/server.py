@@ -7,10 +7,12 @@ Flask's routing and request objects cost more than the whole decision
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 
 from flask import Flask
 
+from webhook.facts import NotAtOnce
 from webhook.handlers import Handler, Outcome, failed
 from webhook.metrics import Metrics
 from webhook.review import NoReview, Request, read_request, write_answer
@@ -45,15 +47,23 @@ class Refused(Exception):
 class AdmissionApp:
     """Dispatches admission paths to their handlers, and the rest to another application."""
 
-    def __init__(self, handlers: Mapping[str, Handler], rest: WsgiApp, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[str, Handler],
+        rest: WsgiApp,
+        metrics: Metrics,
+        at_once: Mapping[str, Handler] = MappingProxyType({}),
+    ) -> None:
         """Take the paths.
 
         Args:
             handlers: Path → what answers it.
             rest: For every other path.
             metrics: Told of every request.
+            at_once: Path → what answers it without waiting for anything, or raises `NotAtOnce`.
         """
         self._handlers = handlers
+        self._at_once = at_once
         self._rest = rest
         self._metrics = metrics
 
@@ -71,13 +81,13 @@ class AdmissionApp:
         return _respond(start_response, 200, _JSON, body)
 
     def plain(self, path: str, body: bytes) -> bytes | None:
-        """The answer to an admission request; None for what is none (see `certs.plain`)."""
-        handler = self._handlers.get(path)
+        """The answer to an admission request that is known at once (see `certs.plain`)."""
+        handler = self._at_once.get(path)
         if handler is None:
             return None
         try:
             return self._answer(path, handler, body)
-        except NoReview:
+        except (NoReview, NotAtOnce):
             return None
 
     def _answer(self, path: str, handler: Handler, body: bytes) -> bytes:
@@ -94,6 +104,8 @@ class AdmissionApp:
 def _handle(handler: Handler, request: Request) -> Outcome:
     try:
         return handler(request)
+    except NotAtOnce:
+        raise
     except Exception as error:
         # Whatever is wrong with us, nobody's pod waits for it.
         log.exception("admission failed", extra={"uid": request.uid})

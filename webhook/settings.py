@@ -10,6 +10,10 @@ from nightcap.contract.quantities import BadQuantity, parse_duration, parse_size
 from webhook.resources import KEPT_FREE_BYTES, LEAST_SPOOL_BYTES, Sizes, parse_quantity
 
 _LONGEST_WAIT_SECONDS: Final = 60
+_LEAST_CPU: Final = "10m"
+_LEAST_MEMORY: Final = "24Mi"
+"""Below, a pod that is born into a capture may not start: where the kernel kills all of a container
+at once, the worker's end is the sidecar's, and the pod waits for it."""
 
 
 class BadSettings(ValueError):
@@ -73,9 +77,9 @@ class Settings:
             threads=read.whole("THREADS", 32, 1, 256),
             spool_size=read.spool_size("SPOOL_SIZE", "256Mi"),
             wait=read.wait("WAIT", "3s"),
-            guaranteed_cpu=read.quantity("GUARANTEED_CPU", "50m"),
-            guaranteed_memory=read.quantity("GUARANTEED_MEMORY", "64Mi"),
-            memory_limit=read.quantity("MEMORY_LIMIT", ""),
+            guaranteed_cpu=read.quantity("GUARANTEED_CPU", "50m", _LEAST_CPU),
+            guaranteed_memory=read.quantity("GUARANTEED_MEMORY", "64Mi", _LEAST_MEMORY),
+            memory_limit=read.quantity("MEMORY_LIMIT", "", _LEAST_MEMORY),
         )
         if not settings.sidecar_image:
             read.faults.append("NIGHTCAP_SIDECAR_IMAGE is not set: name the image to inject")
@@ -103,12 +107,13 @@ class _Reader:
             return default
         return int(text)
 
-    def quantity(self, name: str, default: str) -> str:
-        """A quantity above 0; empty where the default is."""
+    def quantity(self, name: str, default: str, least: str) -> str:
+        """A quantity that is not too small; empty where the default is."""
         text = self.text(name, default)
         amount = parse_quantity(text)
-        if (amount is None or amount <= 0) and not (text == default == ""):
-            self._refuse(name, text, "must be a quantity above 0, such as 50m or 64Mi")
+        is_enough = amount is not None and amount >= (parse_quantity(least) or 0)
+        if not is_enough and not (text == default == ""):
+            self._refuse(name, text, f"must be a quantity of at least {least}")
         return text
 
     def spool_size(self, name: str, default: str) -> str:

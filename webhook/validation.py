@@ -37,6 +37,7 @@ class _Object(Struct, frozen=True):
     spec: dict[str, Any] | None = None
 
 
+_PREFIX: Final = f"{keys.GROUP}/"
 _OBJECT: msgspec.json.Decoder[_Object | None] = msgspec.json.Decoder(_Object | None)
 
 
@@ -116,6 +117,16 @@ def annotation_faults(request: Request, check_filter: CheckFilter | None) -> tup
     annotations = _nightcap_annotations(request.object)
     if not annotations or annotations == _nightcap_annotations(request.old_object):
         return ()
+    return _faults_of(annotations, check_filter)
+
+
+def new_pod_faults(annotations: dict[str, str]) -> tuple[str, ...]:
+    """What is wrong with the annotations of a pod that is being created; compiles nothing."""
+    ours = _of_nightcap(annotations)
+    return _faults_of(ours, None) if ours else ()
+
+
+def _faults_of(annotations: dict[str, str], check_filter: CheckFilter | None) -> tuple[str, ...]:
     # Options may be typed before `on`: they are judged as they will be.
     options, faults = parse_options({keys.CAPTURE: keys.CAPTURE_ON, **annotations})
     if options is not None and options.filter and check_filter is not None:
@@ -167,9 +178,11 @@ def _is_leaving(capture: PacketCapture) -> bool:
 
 def _nightcap_annotations(raw: Raw) -> dict[str, str]:
     found = _look(raw)
-    annotations = (found.metadata.annotations if found is not None else None) or {}
-    prefix = f"{keys.GROUP}/"
-    return {key: value for key, value in annotations.items() if key.startswith(prefix)}
+    return _of_nightcap((found.metadata.annotations if found is not None else None) or {})
+
+
+def _of_nightcap(annotations: dict[str, str]) -> dict[str, str]:
+    return {key: value for key, value in annotations.items() if key.startswith(_PREFIX)}
 
 
 def _look(raw: Raw) -> _Object | None:

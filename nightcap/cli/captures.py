@@ -10,6 +10,15 @@ import click
 
 from nightcap.cli import output as _out
 from nightcap.cli import targets, words
+from nightcap.cli.follow import (
+    After,
+    account_option,
+    choose_viewer,
+    follow_new,
+    live_retrieval,
+    with_option,
+    write_option,
+)
 from nightcap.cli.options import (
     CAPTURES,
     TARGETS,
@@ -21,7 +30,7 @@ from nightcap.cli.options import (
 from nightcap.cli.session import Fault, Session, dry_run_mark, dry_run_query
 
 
-@click.command(short_help="Start a capture of pods")
+@click.command()
 @click.argument("target", nargs=-1, shell_complete=TARGETS)
 @click.option("-l", "--selector", metavar="KEY=VALUE", help="Pods by label, as kubectl takes it.")
 @click.option("--all", "every", is_flag=True, help="Every pod of the namespace.")
@@ -31,6 +40,14 @@ from nightcap.cli.session import Fault, Session, dry_run_mark, dry_run_query
 @click.option("-i", "--interface", "interfaces", multiple=True, metavar="NAME",
               help="Interface; may be repeated. Default: all but lo.")  # fmt: skip
 @click.option("--name", metavar="NAME", help="Of the capture; default: one is made up.")
+@click.option("--follow", "following", is_flag=True, help="Show its packets as they arrive.")
+@click.option("--stop", "then_stop", is_flag=True,
+              help="With --follow: stop it when you leave; its files stay.")  # fmt: skip
+@click.option("--rm", "then_remove", is_flag=True,
+              help="With --follow: delete it AND ITS FILES when you leave.")  # fmt: skip
+@with_option
+@write_option
+@account_option
 @dry_run_option
 @output_option("name", "json", "yaml")
 @cluster_options
@@ -45,20 +62,36 @@ def start(
     snap_length: int | None,
     interfaces: tuple[str, ...],
     name: str | None,
+    following: bool,
+    then_stop: bool,
+    then_remove: bool,
+    viewer: str | None,
+    write: str | None,
+    account: str | None,
     dry_run: str,
     output: str | None,
 ) -> None:
     r"""Start a capture of pods, and of pods like them that come later.
 
     TARGET is deployment/NAME (or statefulset, daemonset, replicaset, job), pod/NAME, or
-    several names of pods.
+    several names of pods. With --follow the capture goes on when you leave (Ctrl-C), but
+    with --stop or --rm.
 
     \b
     kubectl nightcap start deployment/checkout --filter 'udp port 53' --duration 30m
     kubectl nightcap start -l app=checkout --name dns
     kubectl nightcap start --all
+    kubectl nightcap start pod/checkout-7d4f --follow --with wireshark
     """
     session = session_of(context)
+    after = _after_following(following, then_stop, then_remove)
+    if following and (output is not None or dry_run != "none"):
+        raise click.UsageError("--follow goes with neither -o nor --dry-run", context)
+    if not following and (viewer or write or account):
+        raise click.UsageError("--with, -w and --as-service-account go with --follow", context)
+    chosen = choose_viewer(viewer, write) if following else None
+    # Before anything is written: a capture that cannot be followed was not wanted.
+    retrieval = live_retrieval(session, account) if following else None
     try:
         wanted = targets.parse_target(target, selector, every=every)
     except targets.BadTarget as error:
@@ -74,11 +107,25 @@ def start(
         spec["interfaces"] = list(interfaces)
     capture = _new_capture(session.namespace, name, targets.name_base(wanted), spec)
     created = _create(session, capture, dry_run)
+    if chosen is not None and retrieval is not None:
+        made = created["metadata"]["name"]
+        _out.note(f"{words.KIND}/{made} created")
+        _hint_not_enabled(session)
+        follow_new(session, retrieval, created, chosen, after)
+        return
     _print_written(created, output, f"created{dry_run_mark(dry_run)}")
     if dry_run == "none" and output is None:
         made = created["metadata"]["name"]
         _hint_not_enabled(session)
         _out.note(f"see it: kubectl nightcap status {made} -n {session.namespace}")
+
+
+def _after_following(following: bool, then_stop: bool, then_remove: bool) -> After:
+    if (then_stop or then_remove) and not following:
+        raise click.UsageError("--stop and --rm go with --follow")
+    if then_stop and then_remove:
+        raise click.UsageError("give --stop (files stay) or --rm (files go), not both")
+    return After.REMOVE if then_remove else After.STOP if then_stop else After.GO_ON
 
 
 def _selection(session: Session, target: targets.Target) -> dict[str, Any]:
@@ -157,7 +204,7 @@ def _hint_not_enabled(session: Session) -> None:
         )
 
 
-@click.command(short_help="Stop captures; their files stay")
+@click.command()
 @click.argument("name", nargs=-1, required=True, shell_complete=CAPTURES)
 @dry_run_option
 @output_option("name", "json", "yaml")
@@ -178,7 +225,7 @@ def stop(context: click.Context, name: tuple[str, ...], dry_run: str, output: st
         _print_written(stopped, output, f"stopped{dry_run_mark(dry_run)}; its files stay")
 
 
-@click.command("list", short_help="List captures")
+@click.command("list")
 @click.option("-A", "--all-namespaces", "everywhere", is_flag=True, help="Of all namespaces.")
 @output_option("wide", "name", "json", "yaml")
 @cluster_options
@@ -214,7 +261,7 @@ def list_captures(context: click.Context, everywhere: bool, output: str | None) 
     click.echo(_out.table(rows))
 
 
-@click.command(short_help="Say what a capture does, and why nothing is captured")
+@click.command()
 @click.argument("name", shell_complete=CAPTURES)
 @output_option("name", "json", "yaml")
 @cluster_options
@@ -241,7 +288,7 @@ def status(context: click.Context, name: str, output: str | None) -> None:
             click.echo(_out.line(line))
 
 
-@click.command(short_help="Delete captures and their files")
+@click.command()
 @click.argument("name", nargs=-1, required=True, shell_complete=CAPTURES)
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @dry_run_option
@@ -263,12 +310,7 @@ def rm(context: click.Context, name: tuple[str, ...], yes: bool, dry_run: str) -
             _ask_for_deletion(capture)
         if dry_run != "client":
             # The capture that was shown, and not one that was made again under its name.
-            body = {
-                "apiVersion": "v1",
-                "kind": "DeleteOptions",
-                "preconditions": {"uid": capture["metadata"]["uid"]},
-            }
-            session.client.request("DELETE", path, query=dry_run_query(dry_run), body=body)
+            session.delete(path, capture["metadata"]["uid"], dry_run)
         click.echo(f"{words.KIND}/{one} deleted, with its files{dry_run_mark(dry_run)}")
 
 

@@ -12,7 +12,7 @@ _NO_FILES = 4
 """Cobra's directive: these are all the candidates, names of files are none."""
 
 
-@click.command(short_help="Print a completion script for a shell")
+@click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:

@@ -12,6 +12,13 @@ import click
 
 from nightcap.cli import checks
 from nightcap.cli import output as _out
+from nightcap.cli.ground import (
+    Looker,
+    examine_egress,
+    examine_ground,
+    examine_labels,
+    examine_schema,
+)
 from nightcap.cli.options import cluster_options, output_option, session_of
 from nightcap.cli.rescue import examine as examine_injection
 from nightcap.cli.rescue import rescue
@@ -31,7 +38,7 @@ _RIGHTS: Final = (
 )
 
 
-@click.command(short_help="Check the installation, and your rights")
+@click.command()
 @click.option(
     "--rescue", "frees", is_flag=True,
     help="Free pods that wait for the sidecar's container: give them another image of it.",
@@ -73,36 +80,12 @@ def doctor(
     return 1 if any(line.mark is Mark.FAULT for line in said) else 0
 
 
-class _Looker:
-    """Reads objects; what may not be read is told apart from what is not there."""
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.hidden = ""
-
-    def get(self, path: str) -> dict[str, Any] | None:
-        """The object, or None; `hidden` says when that is for want of a right."""
-        from nightcap.kube.errors import Forbidden, NotFound
-
-        self.hidden = ""
-        try:
-            return self.session.get(path)
-        except NotFound:
-            return None
-        except Forbidden as error:
-            self.hidden = error.message
-            return None
-
-    def unknown(self, what: str) -> Line:
-        return Line(Mark.NOTE, f"{what} is not known: {self.hidden}", "ask somebody who may look")
-
-
 def examine(session: Session, now: float) -> Iterator[Line]:
     """Everything that can be said, as it is found out."""
     from nightcap.contract import keys
     from nightcap.kube import paths
 
-    look = _Looker(session)
+    look = Looker(session)
     yield checks.check_version(session.get(paths.VERSION))
     crd = checks.check_crd(look.get(paths.group_version(keys.GROUP)))
     yield crd
@@ -113,6 +96,7 @@ def examine(session: Session, now: float) -> Iterator[Line]:
         yield look.unknown(what) if hidden else checks.check_deployment(name, found)
     for name in _SERVICES:
         yield _service(session, look, name)
+    yield from examine_ground(look, now)
     yield from _certificates(look, now)
     policy = look.get(paths.validating_policy("nightcap-orders"))
     hidden = look.hidden
@@ -120,14 +104,16 @@ def examine(session: Session, now: float) -> Iterator[Line]:
     hidden = hidden or look.hidden
     yield look.unknown("the orders policy") if hidden else checks.check_policy(policy, binding)
     if crd.mark is Mark.OK:
+        yield examine_schema(session)
         yield _refusal(session)
     yield _retrieval(session)
     yield from examine_injection(session)
+    yield from examine_labels(look)
     yield from _namespaces(session)
     yield from _rights(session)
 
 
-def _service(session: Session, look: _Looker, name: str) -> Line:
+def _service(session: Session, look: Looker, name: str) -> Line:
     from nightcap.kube import paths
     from nightcap.kube.errors import Forbidden
 
@@ -143,7 +129,7 @@ def _service(session: Session, look: _Looker, name: str) -> Line:
     return checks.check_service(name, service, slices)
 
 
-def _certificates(look: _Looker, now: float) -> Iterator[Line]:
+def _certificates(look: Looker, now: float) -> Iterator[Line]:
     from nightcap.kube import paths
 
     bundle = look.get(paths.config_map(SYSTEM, "nightcap-ca"))
@@ -270,6 +256,7 @@ def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
         yield checks.check_canary(name, level, has_sidecar(json.loads(answer)))
     if level == "restricted":
         return
+    yield from examine_egress(Looker(session), name)
     try:
         bare = pods_without_sidecar(session, name, enabled=True)
     except ApiError as error:

@@ -1,45 +1,54 @@
-"""`get`: what was recorded, fetched through the API server and checked."""
+"""`get` and `files`: what was recorded, fetched through the API server and checked."""
 
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import click
 
+from nightcap.cli import output as _out
 from nightcap.cli import words
-from nightcap.cli.options import CAPTURES, PODS, cluster_options, session_of
+from nightcap.cli.follow import account_option
+from nightcap.cli.options import CAPTURES, PODS, cluster_options, output_option, session_of
+from nightcap.cli.progress import progress
 from nightcap.cli.session import Fault, Session
 
 if TYPE_CHECKING:
     from nightcap.cli.reach import Retrieval
     from nightcap.cli.received import Found
 
-_EVERY_SECONDS = 0.1
-_BAR_CELLS = 24
 
-
-@click.command(short_help="Fetch what a capture has recorded")
+@click.command()
 @click.argument("name", shell_complete=CAPTURES)
 @click.option("--pod", "pods", multiple=True, metavar="NAME", shell_complete=PODS,
-              help="Only this pod's files; may be repeated.")  # fmt: skip
+              help="Only this pod's packets; may be repeated.")  # fmt: skip
+@click.option("--merged", is_flag=True,
+              help="One pcapng with the packets of all pods in order of time.")  # fmt: skip
+@click.option("-f", "--filter", "expression", metavar="EXPRESSION",
+              help="With --merged: only packets that pass this pcap-filter(7).")  # fmt: skip
+@click.option("--from", "begin", metavar="TIME", help="With --merged: from then on (RFC 3339).")
+@click.option("--to", "end", metavar="TIME", help="With --merged: before then (RFC 3339).")
+@click.option("--from-pods", "from_pods", is_flag=True,
+              help="Out of the pods themselves, by your own right to exec.")  # fmt: skip
 @click.option("-d", "--directory", type=click.Path(file_okay=False, path_type=Path),
               help="Folder for the files; default: ./NAME.")  # fmt: skip
 @click.option("-o", "--output", "target", metavar="FILE",
               type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
               help="One file instead: the zip, or with --pod that file; - is stdout.")  # fmt: skip
-@click.option("--as-service-account", "account", metavar="NAME",
-              help="Ask as this service account, by a token of ten minutes.")  # fmt: skip
+@account_option
 @cluster_options
 @click.pass_context
 def get(
     context: click.Context,
     name: str,
     pods: tuple[str, ...],
+    merged: bool,
+    expression: str | None,
+    begin: str | None,
+    end: str | None,
+    from_pods: bool,
     directory: Path | None,
     target: Path | None,
     account: str | None,
@@ -50,19 +59,32 @@ def get(
     kubectl nightcap get dns
     kubectl nightcap get dns --pod checkout-7d4f -d /tmp/checkout
     kubectl nightcap get dns -o - > dns.zip
+    kubectl nightcap get dns --merged
+    kubectl nightcap get dns --from-pods
     """
-    from nightcap.cli.reach import Retrieval
     from nightcap.cli.received import Damaged
 
     if directory is not None and target is not None:
         raise click.UsageError("give -d (a folder) or -o (one file), not both", context)
+    if (expression or begin or end) and not merged:
+        raise click.UsageError("--filter, --from and --to go with --merged", context)
+    if merged and (from_pods or directory is not None):
+        raise click.UsageError("--merged is one file: give -o FILE, or nothing", context)
+    if from_pods and (target is not None or account is not None):
+        raise click.UsageError("--from-pods goes with -d and --pod alone", context)
     session = session_of(context)
-    retrieval = Retrieval(session, account)
+    folder = directory or Path(name)
     try:
-        if pods:
-            _get_of_pods(session, retrieval, name, pods, directory or Path(name), target)
+        if from_pods:
+            _get_from_pods(session, name, pods, folder)
+        elif merged:
+            asked = [("filter", expression), ("from", begin), ("to", end)]
+            query = [("pod", pod) for pod in pods] + [(key, said) for key, said in asked if said]
+            _get_merged(session, _retrieval(session, account), name, query, target)
+        elif pods:
+            _get_of_pods(session, _retrieval(session, account), name, pods, folder, target)
         else:
-            _get_zip(session, retrieval, name, directory or Path(name), target)
+            _get_zip(session, _retrieval(session, account), name, folder, target)
     except Damaged as error:
         raise Fault(f"{name}: {error}; nothing of it was kept, fetch it again") from error
     except OSError as error:
@@ -70,6 +92,46 @@ def get(
             f"{error.filename or target or directory or name}: {error.strerror}; choose another "
             "place with -d or -o"
         ) from error
+
+
+@click.command()
+@click.argument("name", shell_complete=CAPTURES)
+@output_option("wide", "name", "json", "yaml")
+@account_option
+@cluster_options
+@click.pass_context
+def files(context: click.Context, name: str, output: str | None, account: str | None) -> None:
+    r"""List the files that a capture has recorded so far.
+
+    \b
+    kubectl nightcap files dns
+    """
+    from nightcap.cli import reach
+
+    session = session_of(context)
+    path = reach.capture_path(session.namespace, name, "files")
+    listed = _retrieval(session, account).json(path)["files"]
+    if output in ("json", "yaml"):
+        click.echo(_out.dump(_out.a_list(listed), output))
+    elif output == "name":
+        for file in listed:
+            click.echo(file["file"])
+    elif not listed:
+        _out.note(_no_files(session, name))
+    else:
+        click.echo(_out.table(words.file_rows(listed, wide=output == "wide")))
+
+
+def _retrieval(session: Session, account: str | None) -> Retrieval:
+    from nightcap.cli.reach import Retrieval
+
+    return Retrieval(session, account)
+
+
+def _no_files(session: Session, name: str) -> str:
+    return (
+        f"{name} has no files yet; kubectl nightcap status {name} -n {session.namespace} says why"
+    )
 
 
 def _get_zip(
@@ -82,15 +144,12 @@ def _get_zip(
     path = reach.capture_path(session.namespace, name, "files.zip")
     with retrieval.open(path) as download:
         if download.status == 204:
-            raise Fault(
-                f"{name} has no files yet; kubectl nightcap status {name} "
-                f"-n {session.namespace} says why"
-            )
+            raise Fault(_no_files(session, name))
         if target is None:
             folder.mkdir(parents=True, exist_ok=True)
         place = folder if target is None else _folder_of(target)
         with tempfile.TemporaryFile(dir=place, prefix=".nightcap-") as file:
-            with _progress(f"{name}: files.zip", download.length) as tell:
+            with progress(f"{name}: files.zip", download.length) as tell:
                 received.save(download, download.length, file, tell)
             file.seek(0)
             found = received.check_zip(file)
@@ -100,6 +159,32 @@ def _get_zip(
             else:
                 _hand_over(file, target)
     _summary(found, folder if target is None else target)
+
+
+def _get_merged(
+    session: Session,
+    retrieval: Retrieval,
+    name: str,
+    query: list[tuple[str, str]],
+    target: Path | None,
+) -> None:
+    import tempfile
+
+    from nightcap.cli import reach, received
+
+    to = target or Path(f"{name}.pcapng")
+    path = reach.capture_path(session.namespace, name, "merged.pcapng")
+    with retrieval.open(path, query) as download:
+        if download.status == 204:
+            raise Fault(_no_files(session, name))
+        with tempfile.TemporaryFile(dir=_folder_of(to), prefix=".nightcap-") as file:
+            with progress(to.name, download.length) as tell:
+                size = received.save(download, download.length, file, tell)
+            file.seek(0)
+            found = received.check_merged(file, to.name, size)
+            file.seek(0)
+            _hand_over(file, to)
+    _summary([found], to)
 
 
 def _get_of_pods(
@@ -123,7 +208,7 @@ def _get_of_pods(
     if target is not None and len(wanted) != 1:
         raise Fault(
             f"-o takes one file, and {name} has {len(wanted)} of {', '.join(pods)}; "
-            "use -d FOLDER, or leave out --pod for a zip"
+            "use -d FOLDER, --merged, or leave out --pod for a zip"
         )
     if target is None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -132,17 +217,31 @@ def _get_of_pods(
         file_name = received.check_name(file["file"])
         path = reach.capture_path(session.namespace, name, "files", file_name)
         place = folder if target is None else _folder_of(target)
-        with (
-            retrieval.open(path) as download,
-            tempfile.TemporaryFile(dir=place, prefix=".nightcap-") as part,
-        ):
-            with _progress(file_name, download.length) as tell:
-                size = received.save(download, download.length, part, tell)
+        announced: list[int | None] = []
+        with tempfile.TemporaryFile(dir=place, prefix=".nightcap-") as part:
+            with progress(file_name, file.get("size")) as tell:
+                pieces = retrieval.resumed(path, announced.append)
+                size = received.save(pieces, None, part, tell)
+            received.check_size(size, announced[0] if announced else None)
             part.seek(0)
             found.append(received.check_pcap(file_name, part, size))
             part.seek(0)
             _hand_over(part, folder / file_name if target is None else target)
     _summary(found, folder if target is None else target)
+
+
+def _get_from_pods(session: Session, name: str, pods: tuple[str, ...], folder: Path) -> None:
+    from nightcap.cli.from_pods import fetch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with progress(f"{name}: pods", None) as tell:
+        found = fetch(session, name, pods, folder, lambda _pod, size: tell(size))
+    if not found:
+        raise Fault(
+            f"{name}: the pods hold no files of it; what retrieval received is there: "
+            f"kubectl nightcap get {name} -n {session.namespace}"
+        )
+    _summary(found, folder)
 
 
 def _folder_of(target: Path) -> Path | None:
@@ -151,16 +250,14 @@ def _folder_of(target: Path) -> Path | None:
 
 
 def _hand_over(file: IO[bytes], target: Path) -> None:
-    import shutil
-
-    from nightcap.cli.received import replacing
+    from nightcap.cli import received
 
     if str(target) == "-":
-        shutil.copyfileobj(file, sys.stdout.buffer, 2**20)
+        received.copy(file, sys.stdout.buffer)
         sys.stdout.buffer.flush()
         return
-    with replacing(target) as to:
-        shutil.copyfileobj(file, to, 2**20)
+    with received.replacing(target) as to:
+        received.copy(file, to)
 
 
 def _summary(found: list[Found], place: Path) -> None:
@@ -169,32 +266,3 @@ def _summary(found: list[Found], place: Path) -> None:
     files = "1 file" if len(found) == 1 else f"{len(found)} files"
     said = f"{files}, {packets} packets, {words.human_size(size)}, checked: {where}"
     click.echo(said, err=str(place) == "-")
-
-
-@contextmanager
-def _progress(title: str, length: int | None) -> Iterator[Callable[[int], None]]:
-    """Show on a terminal how far a download is; nothing is left of it."""
-    if not sys.stderr.isatty():
-        yield lambda _size: None
-        return
-    shown_at = 0.0
-
-    def tell(size: int) -> None:
-        nonlocal shown_at
-        now = time.monotonic()
-        if now - shown_at >= _EVERY_SECONDS:
-            shown_at = now
-            click.echo(f"\r\x1b[K{_bar(title, size, length)}", nl=False, err=True)
-
-    try:
-        yield tell
-    finally:
-        click.echo("\r\x1b[K", nl=False, err=True)
-
-
-def _bar(title: str, size: int, length: int | None) -> str:
-    if not length:
-        return f"{title}  {words.human_size(size)}"
-    done = size * _BAR_CELLS // length
-    bar = "#" * done + "." * (_BAR_CELLS - done)
-    return f"{title}  [{bar}] {words.human_size(size)} of {words.human_size(length)}"

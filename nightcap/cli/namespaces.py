@@ -20,7 +20,7 @@ from nightcap.cli.session import Session, dry_run_mark
 _SHOWN = 5
 
 
-@click.command(short_help="Let new pods of a namespace get the sidecar")
+@click.command()
 @click.argument("namespace", shell_complete=NAMESPACES)
 @dry_run_option
 @output_option("name", "json", "yaml")
@@ -44,7 +44,7 @@ def enable(context: click.Context, namespace: str, dry_run: str, output: str | N
             _tell(namespace, f"without sidecar: {why}", pods, restart="restart them" in why)
 
 
-@click.command(short_help="Let new pods of a namespace be")
+@click.command()
 @click.argument("namespace", shell_complete=NAMESPACES)
 @dry_run_option
 @output_option("name", "json", "yaml")

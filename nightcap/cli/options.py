@@ -19,6 +19,7 @@ def session_of(context: click.Context) -> Session:
     root = context.find_root()
     if not isinstance(root.obj, Session):
         root.obj = Session()
+        root.call_on_close(root.obj.close)
     return root.obj
 
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import click
 
 import nightcap
-from nightcap.cli import captures, completion, doctor, files, namespaces
+from nightcap.cli.commands import LazyGroup
 from nightcap.cli.options import cluster_options
 from nightcap.cli.session import Fault
 
@@ -17,26 +17,14 @@ COMPLETE_VARIABLE = "_KUBECTL_NIGHTCAP_COMPLETE"
 INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(nightcap.__version__, message="%(version)s")
 @cluster_options
 def cli() -> None:
     """Packet capture that sleeps in every pod until somebody needs it."""
-
-
-for command in (
-    captures.start,
-    captures.stop,
-    captures.list_captures,
-    captures.status,
-    captures.rm,
-    files.get,
-    namespaces.enable,
-    namespaces.disable,
-    doctor.doctor,
-    completion.completion,
-):
-    cli.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

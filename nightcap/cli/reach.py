@@ -7,10 +7,10 @@ time as `Nightcap-Authorization`; retrieval asks the API server whose it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from nightcap.cli.session import SYSTEM, Fault, Session
 
@@ -21,8 +21,15 @@ if TYPE_CHECKING:
 SERVICE: Final = "https:nightcap-retrieval:443"
 TOKEN_SECONDS: Final = 600
 """The shortest life that the API server gives a token."""
+LONG_TOKEN_SECONDS: Final = 8 * 3600
+"""For an answer that goes on: retrieval asks again and again whether its token still holds."""
+RESUMPTIONS: Final = 5
 _FROM_RETRIEVAL: Final = "Unknown"
 """Retrieval answers in plain text, which carries no reason of the API server's."""
+
+
+class Unanswered(Fault):
+    """There is no answer, or no more of it: another try may have one."""
 
 
 def capture_path(namespace: str, name: str, *more: str) -> str:
@@ -34,17 +41,27 @@ def capture_path(namespace: str, name: str, *more: str) -> str:
 class Retrieval:
     """Retrieval, as somebody."""
 
-    def __init__(self, session: Session, service_account: str | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        service_account: str | None = None,
+        token_seconds: int = TOKEN_SECONDS,
+    ) -> None:
         """Find the token that says who asks.
 
         Raises:
             Fault: there is none, and how to come by one.
         """
         self._session = session
-        self._token = _token(session, service_account)
+        self._token = _token(session, service_account, token_seconds)
 
     @contextmanager
-    def open(self, path: str) -> Iterator[Download]:
+    def open(
+        self,
+        path: str,
+        query: Sequence[tuple[str, str]] = (),
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Download]:
         """An answer of any size.
 
         Raises:
@@ -53,14 +70,45 @@ class Retrieval:
         from nightcap.kube import paths
         from nightcap.kube.errors import ApiError
 
+        sent = {"Nightcap-Authorization": f"Bearer {self._token}", "Accept": "*/*"}
+        asked = f"{path}?{urlencode(query)}" if query else path
         try:
             with self._session.client.download(
-                paths.service_proxy(SYSTEM, SERVICE, path),
-                {"Nightcap-Authorization": f"Bearer {self._token}", "Accept": "*/*"},
+                paths.service_proxy(SYSTEM, SERVICE, asked), {**sent, **(headers or {})}
             ) as download:
                 yield download
         except ApiError as error:
             raise fault_of(error, self._session.namespace) from error
+
+    def resumed(self, path: str, tell: Callable[[int | None], None]) -> Iterator[bytes]:
+        """One file of any size; where the connection breaks, it is gone on with.
+
+        Args:
+            path: Of something that answers to Range and has an ETag.
+            tell: Called once with the size.
+
+        Raises:
+            Fault: it is refused, or the connection breaks again and again.
+        """
+        at, etag, left = 0, "", RESUMPTIONS
+        size: int | None = None
+        while True:
+            again = {"Range": f"bytes={at}-", "If-Range": etag} if at else {}
+            try:
+                with self.open(path, headers=again) as download:
+                    if at and download.status != 206:
+                        raise Fault("it changed while it was fetched; fetch it again")
+                    if not at:
+                        size, etag = download.length, download.etag
+                        tell(size)
+                    for piece in download:
+                        at += len(piece)
+                        yield piece
+                return
+            except Unanswered as fault:
+                left -= 1
+                if not (at and etag and left):
+                    raise Fault(fault.message) from fault
 
     def json(self, path: str) -> dict[str, Any]:
         with self.open(path) as download:
@@ -68,7 +116,7 @@ class Retrieval:
             return found
 
 
-def _token(session: Session, service_account: str | None) -> str:
+def _token(session: Session, service_account: str | None, seconds: int) -> str:
     if service_account is None:
         token = session.client.bearer_token()
         if token is None:
@@ -86,7 +134,7 @@ def _token(session: Session, service_account: str | None) -> str:
     body = {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenRequest",
-        "spec": {"expirationSeconds": TOKEN_SECONDS},
+        "spec": {"expirationSeconds": seconds},
     }
     path = paths.service_account_token(namespace, service_account)
     try:
@@ -110,7 +158,10 @@ def fault_of(error: ApiError, namespace: str) -> Fault:
 
     said = error.message.strip()
     if error.status in (0, 500, 502, 503, 504):
-        return Fault(f"retrieval does not answer: {said}; try again, then: kubectl nightcap doctor")
+        return Unanswered(
+            f"retrieval does not answer: {said}; try again, then: kubectl nightcap doctor; what "
+            "pods hold still is fetched by: kubectl nightcap get NAME --from-pods"
+        )
     if error.reason == _FROM_RETRIEVAL:
         match error:
             case errors.Forbidden():

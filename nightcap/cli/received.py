@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from nightcap.contract.segments import BadName, parse_file_name
 from nightcap.pcap.formats import NotPcap, scan
@@ -42,10 +42,19 @@ def save(
         file.write(piece)
         size += len(piece)
         tell(size)
-    if announced is not None and size != announced:
-        raise Damaged(f"{size} bytes came, {announced} were announced")
+    check_size(size, announced)
     file.flush()
     return size
+
+
+def check_size(size: int, announced: int | None) -> None:
+    """Refuse fewer or more bytes than announced.
+
+    Raises:
+        Damaged: says how many came.
+    """
+    if announced is not None and size != announced:
+        raise Damaged(f"{size} bytes came, {announced} were announced")
 
 
 def check_pcap(name: str, file: BinaryIO, size: int) -> Found:
@@ -61,6 +70,24 @@ def check_pcap(name: str, file: BinaryIO, size: int) -> Found:
     if found.damage:
         raise Damaged(f"{name}: {found.damage}")
     return Found(name, size, found.packets)
+
+
+def check_merged(file: BinaryIO, name: str, size: int) -> Found:
+    """Read a pcapng file from its begin to its end.
+
+    Raises:
+        Damaged: it is none, or ends in the middle of a block.
+    """
+    from nightcap.pcap.pcapng import NotPcapng, Packet, PcapngReader
+
+    try:
+        reader = PcapngReader(file)
+    except NotPcapng as error:
+        raise Damaged(f"{name}: {error}") from error
+    packets = sum(isinstance(value, Packet) for value in reader)
+    if reader.damage:
+        raise Damaged(f"{name}: {reader.damage}")
+    return Found(name, size, packets)
 
 
 def check_zip(file: BinaryIO) -> list[Found]:
@@ -106,7 +133,12 @@ def unpack(file: BinaryIO, folder: Path) -> None:
                 archive.open(entry) as stream,
                 replacing(folder / check_name(entry.filename)) as to,
             ):
-                shutil.copyfileobj(stream, to, 2**20)
+                copy(stream, to)
+
+
+def copy(source: IO[bytes], to: IO[bytes]) -> None:
+    """Copy what is left of a file."""
+    shutil.copyfileobj(source, to, 2**20)
 
 
 @contextmanager

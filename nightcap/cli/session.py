@@ -47,6 +47,11 @@ class Session:
 
         return default_namespace(self.kubeconfig, self.context)
 
+    def close(self) -> None:
+        """Close connections; the session can be used again."""
+        if "client" in self.__dict__:
+            self.client.close()
+
     def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One object as it is served."""
         found: dict[str, Any] = json.loads(self.client.request("GET", path, query=query))
@@ -77,6 +82,11 @@ class Session:
         )
         changed: dict[str, Any] = json.loads(answer)
         return changed
+
+    def delete(self, path: str, uid: str, dry_run: str = "none") -> None:
+        """Delete an object, if it is still the one with this uid."""
+        body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}}
+        self.client.request("DELETE", path, query=dry_run_query(dry_run), body=body)
 
 
 def dry_run_query(dry_run: str) -> dict[str, str]:

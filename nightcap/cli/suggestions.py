@@ -1,4 +1,8 @@
-"""Names that complete what is being typed; whatever goes wrong, there are just none."""
+"""Names that complete what is being typed; whatever goes wrong, there are just none.
+
+Asked by `nightcap.kube.quick` where a kubeconfig allows it: the official client alone takes longer
+to import than a person waits for a completion.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +27,23 @@ def captures(session: Session) -> list[str]:
     """Captures of the namespace."""
     from nightcap.kube import paths
 
-    return _names(session, paths.packetcaptures(session.namespace))
+    return _names(session, lambda namespace: paths.packetcaptures(namespace))
 
 
 def pods(session: Session) -> list[str]:
     """Pods of the namespace."""
     from nightcap.kube import paths
 
-    return _names(session, paths.pods(session.namespace))
+    return _names(session, lambda namespace: paths.pods(namespace))
 
 
 def targets(session: Session) -> list[str]:
     """What `start` takes: deployments and pods."""
     from nightcap.kube import paths
 
-    namespace = session.namespace
-    deployments = _names(session, paths.workload_list("apps", namespace, "deployments"))
+    deployments = _names(
+        session, lambda namespace: paths.workload_list("apps", namespace, "deployments")
+    )
     return [
         *(f"deployment/{name}" for name in deployments),
         *(f"pod/{name}" for name in pods(session)),
@@ -49,16 +54,28 @@ def namespaces(session: Session) -> list[str]:
     """All namespaces."""
     from nightcap.kube import paths
 
-    return _names(session, paths.namespaces())
+    return _names(session, lambda _namespace: paths.namespaces())
 
 
 def contexts(session: Session) -> list[str]:
     """Contexts of the kubeconfig."""
-    from nightcap.kube.kubeconfig import context_names
+    from nightcap.kube import quick
 
-    return context_names(session.kubeconfig)
+    try:
+        return list(quick.load(session.kubeconfig, session.context).contexts)
+    except quick.NotQuick:
+        from nightcap.kube.kubeconfig import context_names
+
+        return context_names(session.kubeconfig)
 
 
-def _names(session: Session, path: str) -> list[str]:
-    page = session.get(path, {"limit": _LIMIT})
+def _names(session: Session, path: Callable[[str], str]) -> list[str]:
+    from nightcap.kube import quick
+
+    query = {"limit": _LIMIT}
+    try:
+        cluster = quick.load(session.kubeconfig, session.context)
+        page = cluster.get(path(session.namespace_option or cluster.namespace), query)
+    except quick.NotQuick:
+        page = session.get(path(session.namespace), query)
     return [item["metadata"]["name"] for item in page.get("items") or ()]

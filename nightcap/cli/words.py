@@ -187,6 +187,24 @@ def list_row(capture: Mapping[str, Any], now: float, *, wide: bool) -> tuple[str
     return (*row, selection(spec), packets_wanted(spec), str(status.get("endTime", NO_ANSWER)))
 
 
+def file_rows(files: Sequence[Mapping[str, Any]], *, wide: bool) -> list[tuple[str, ...]]:
+    """A table of a capture's files, its head first; `dropped` is the whole pod's."""
+    head = ("FILE", "SIZE", "PACKETS", "FIRST", "LAST", "STATE")
+    rows = [head + (("POD", "INTERFACE", "NODE", "DROPPED") if wide else ())]
+    for file in files:
+        row = [
+            str(file["file"]),
+            human_size(int(file["size"])),
+            *(str(NO_ANSWER if file.get(key) is None else file[key]) for key in
+              ("packets", "first", "last", "state")),
+        ]  # fmt: skip
+        if wide:
+            row += [str(NO_ANSWER if file.get(key) is None else file[key])
+                    for key in ("pod", "interface", "node", "dropped")]  # fmt: skip
+        rows.append(tuple(row))
+    return rows
+
+
 def status_rows(capture: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The facts of a capture, a name and a value each."""
     spec, status = capture.get("spec") or {}, capture.get("status") or {}

@@ -173,7 +173,7 @@ def _lower_size(
     is_default = asked in (DEFAULT_MAX_SIZE, CALICO_LIMITS.max_size if capture.is_calico else "")
     # A ring is kept by retrieval, which goes by the capture alone.
     if is_default and settings.when_full is WhenFull.FINISH:
-        return replace(settings, limit=replace(settings.limit, bytes=most))
+        return replace(settings, limit=settings.limit._replace(bytes=most))
     what = f"limits.maxSize {asked} is" if settings.limit.bytes else "limits.maxSize 0 is no limit,"
     broken.append(_sentence("maxSize", f"{what} more than", f"{most} bytes", ceiling))
     return settings

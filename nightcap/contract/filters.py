@@ -4,7 +4,6 @@ Rules are turned into an expression here; whether an expression compiles is
 libpcap's to say (`nightcap.pcap`), in its own words.
 """
 
-import ipaddress
 import re
 from collections.abc import Sequence
 
@@ -55,6 +54,7 @@ _NUMBER_RANGE = re.compile(r"[0-9]{1,5}-[0-9]{1,5}")
 _ESCAPED = re.compile(r"\\[a-z][a-z0-9-]*")
 _MAC = re.compile(r"[0-9a-f]{1,2}([:.-])[0-9a-f]{1,2}(?:\1[0-9a-f]{1,2}){4}")
 _DOTTED_PART = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){0,3}")
+_OF_ADDRESS_6 = re.compile(r"[0-9a-f:.]+")
 _BYTES = re.compile(r"[0-9]+:[0-9]+")
 _CONNECTIVES = frozenset({"or", "and", "not", "(", "!", "&", "|"})
 # What a name that follows stands for; connectives hand it on (`port http or https`).
@@ -174,8 +174,12 @@ def _is_harmless(word: str, kind: str) -> bool:
         return kind == "protocol" and _ESCAPED.fullmatch(word) is not None
     if _MAC.fullmatch(word) or _DOTTED_PART.fullmatch(word):
         return True
+    if not _OF_ADDRESS_6.fullmatch(word):
+        return False
+    import ipaddress  # seldom needed, and slow to import
+
     try:
-        ipaddress.ip_address(word)
+        ipaddress.IPv6Address(word)
     except ValueError:
         return False
     return True

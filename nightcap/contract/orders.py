@@ -1,13 +1,14 @@
 """Orders: what one pod's sidecar has to do now, the value of one pod annotation.
 
 One line of JSON, versioned, the same for every pod of a capture. Readers ignore
-fields that they do not know. Needs the standard library alone: sidecars read it.
+fields that they do not know. Needs the standard library alone, and little of it: sidecars
+read it before their capture is open, and a NamedTuple is made in a sixth of the time that a
+dataclass takes.
 """
 
 import json
 import re
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 ORDERS_VERSION: Final = 1
 MAX_ORDERS_BYTES: Final = 65536
@@ -27,8 +28,7 @@ class BadOrders(ValueError):
     """Orders that cannot be read; the message names the field, the value and the rule."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rotation:
+class Rotation(NamedTuple):
     """When a segment is full and how many stay in the spool."""
 
     max_bytes: int = 10 * 2**20
@@ -36,16 +36,14 @@ class Rotation:
     max_files: int = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(NamedTuple):
     """When a capture of one pod is finished by what it has recorded; 0 means no limit."""
 
     bytes: int = 2**30
     packets: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class CaptureOrder:
+class CaptureOrder(NamedTuple):
     """One capture as one sidecar has to perform it.
 
     Attributes:
@@ -67,8 +65,7 @@ class CaptureOrder:
     limit: Limit = Limit()
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
+class Orders(NamedTuple):
     """All that one sidecar has to do, and where to ship it.
 
     Attributes:

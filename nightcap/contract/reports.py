@@ -5,9 +5,8 @@ standard library alone: sidecars write it.
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 REPORT_VERSION: Final = 1
 MAX_REPORT_BYTES: Final = 4096
@@ -49,16 +48,14 @@ class BadReport(ValueError):
     """A report that cannot be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """What the spool had to drop before it was shipped."""
 
     segments: int = 0
     bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a sidecar says of one capture.
 
     Attributes:
@@ -89,13 +86,18 @@ class Report:
 
 def dump_report(report: Report) -> str:
     """Write a report as one line of ASCII JSON of at most 4 KiB (a long message is cut)."""
-    text = json.dumps(asdict(report), separators=(",", ":"))
+    text = json.dumps(report_value(report), separators=(",", ":"))
     most = 1024
     while len(text) > MAX_REPORT_BYTES:
-        short = replace(report, message=report.message[:most])
-        text = json.dumps(asdict(short), separators=(",", ":"))
+        short = report._replace(message=report.message[:most])
+        text = json.dumps(report_value(short), separators=(",", ":"))
         most //= 2
     return text
+
+
+def report_value(report: Report) -> dict[str, Any]:
+    """The report as JSON has it."""
+    return {**report._asdict(), "lost": report.lost._asdict()}
 
 
 def parse_report(text: str) -> Report:

@@ -6,9 +6,7 @@ Needs the standard library alone: sidecars speak it.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Final
-from urllib.parse import quote, unquote
+from typing import Final, NamedTuple
 
 from nightcap.contract.orders import CAPTURE_ID, is_interface
 
@@ -29,14 +27,15 @@ COLLECTOR_PORT: Final = 20443
 """One uncommon number for Service and container, so that filters can leave it out."""
 
 _PATH = re.compile(r"/v1/captures/([^/]{1,63})/([^/]{1,60})/([0-9]{1,8})")
+_PLAIN = re.compile(r"[A-Za-z0-9_.~-]+")
+"""What percent-encoding leaves as it is (RFC 3986, unreserved)."""
 
 
 class BadUploadPath(ValueError):
     """A path that names no segment."""
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentName:
+class SegmentName(NamedTuple):
     """One segment of one pod's capture; the pod is who the token says."""
 
     capture: str
@@ -67,6 +66,10 @@ def parse_upload_path(path: str) -> SegmentName:
 
 def quote_interface(name: str) -> str:
     """An interface's name as one part of a path or a folder's name; never `.` or `..`."""
+    if _PLAIN.fullmatch(name):
+        return name
+    from urllib.parse import quote  # seldom needed, and slow to import
+
     return quote(name, safe="")
 
 
@@ -76,7 +79,11 @@ def unquote_interface(part: str) -> str:
     Raises:
         BadUploadPath: it is no name of an interface.
     """
-    name = unquote(part)
+    name = part
+    if not _PLAIN.fullmatch(part):
+        from urllib.parse import unquote
+
+        name = unquote(part)
     if not is_interface(name) or quote_interface(name) != part:
         raise BadUploadPath(f"{part[:60]!r} is no percent-encoded name of an interface")
     return name

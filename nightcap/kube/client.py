@@ -157,6 +157,15 @@ class KubeClient:
         kind, _, token = self._login().get("Authorization", "").partition(" ")
         return token.strip() if kind.lower() == "bearer" and token.strip() else None
 
+    @property
+    def configuration(self) -> Any:
+        """The official client's configuration, for connections that are no plain requests."""
+        return self._configuration
+
+    def login_header(self) -> str:
+        """Value of `Authorization`; empty where a client certificate says who we are."""
+        return self._login().get("Authorization", "")
+
     def close(self) -> None:
         """Close the idle connections; the next request opens new ones."""
         self._api.rest_client.pool_manager.clear()
@@ -292,6 +301,7 @@ class Download:
     Attributes:
         status: HTTP status; 204 when there is nothing.
         length: Bytes that the server announced; None if it did not.
+        etag: What names this state of what is downloaded; empty if nothing does.
     """
 
     def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
@@ -299,6 +309,7 @@ class Download:
         self.status = response.status
         said = response.headers.get("Content-Length", "")
         self.length = int(said) if said.isdecimal() else None
+        self.etag = response.headers.get("ETag", "")
 
     def __enter__(self) -> Self:
         return self

@@ -43,6 +43,14 @@ def pod_status(namespace: str, name: str) -> str:
     return _core(namespace, "pods", name, "status")
 
 
+def pod_exec(namespace: str, name: str) -> str:
+    return _core(namespace, "pods", name, "exec")
+
+
+def pod_ephemeral_containers(namespace: str, name: str) -> str:
+    return _core(namespace, "pods", name, "ephemeralcontainers")
+
+
 def services(namespace: str | None = None) -> str:
     return _core(namespace, "services")
 
@@ -75,6 +83,10 @@ def config_map(namespace: str, name: str) -> str:
     return _core(namespace, "configmaps", name)
 
 
+def volume_claim(namespace: str, name: str) -> str:
+    return _core(namespace, "persistentvolumeclaims", name)
+
+
 def endpoint_slices(namespace: str | None = None) -> str:
     return _join("/apis/discovery.k8s.io/v1", namespace, "endpointslices")
 
@@ -85,6 +97,10 @@ def replica_sets(namespace: str | None = None) -> str:
 
 def events(namespace: str) -> str:
     return _join("/apis/events.k8s.io/v1", namespace, "events")
+
+
+def network_policies(namespace: str | None = None) -> str:
+    return _join("/apis/networking.k8s.io/v1", namespace, "networkpolicies")
 
 
 def leases(namespace: str) -> str:

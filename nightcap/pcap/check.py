@@ -1,6 +1,6 @@
 """Say whether a filter compiles: expression on stdin, one line of JSON on stdout.
 
-The argument is the link type, Ethernet without one.
+Arguments: the link type, Ethernet without one; seconds of CPU, the limit below without them.
 
 Run as a process of its own with limits on CPU and memory (`bounded` starts it): an
 expression comes from strangers and meets a compiler written in C.
@@ -8,6 +8,7 @@ expression comes from strangers and meets a compiler written in C.
 
 import json
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,8 @@ MAX_EXPRESSION_BYTES = 65536
 def main() -> int:
     """Compile what stdin holds; always answers, unless a limit ends it."""
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_SECONDS, MAX_CPU_SECONDS))
+    if len(sys.argv) > 2:
+        signal.setitimer(signal.ITIMER_PROF, float(sys.argv[2]))  # its signal ends the process
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from nightcap.pcap.libpcap import EN10MB, PcapError, compile_filter

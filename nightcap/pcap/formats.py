@@ -6,7 +6,6 @@ the damage and a statement; only a file whose header is none raises.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO, Final, NamedTuple
 
 HEADER_BYTES: Final = 24
@@ -30,8 +29,7 @@ class NotPcap(ValueError):
     """The file does not begin like a pcap file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What a file says of all of its packets.
 
     Attributes:
@@ -52,8 +50,7 @@ class Record(NamedTuple):
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(NamedTuple):
     """What is in a file.
 
     Attributes:

@@ -9,13 +9,14 @@ import ctypes
 import os
 import socket
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from nightcap.pcap import libpcap
 from nightcap.pcap.libpcap import FilterError, PcapError
 
 RING_BYTES: Final = 2 * 2**20
+BLOCK_BYTES: Final = 256 * 2**10
+"""What libpcap makes rings of (TPACKET_V3): the kernel hands over one when it is full, or old."""
 RETIRE_MS: Final = 100
 """The kernel hands over a block that is not full after this time."""
 STDIO_BUFFER_BYTES: Final = 256 * 2**10
@@ -34,8 +35,7 @@ class NotPermitted(PcapError):
     """The process may not open packet sockets."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(NamedTuple):
     """Since the handle was opened: what passed the filter, and what of it found no room."""
 
     received: int
@@ -49,6 +49,7 @@ class LiveCapture:
         fd: Readable when packets wait.
         linktype: Of the packets, as libpcap numbers them.
         nanoseconds: Whether time stamps are in nanoseconds.
+        ring_bytes: Of the ring that the kernel writes packets to.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class LiveCapture:
             snap: Bytes kept of each packet.
             expression: Of pcap-filter(7); empty for every packet.
             unless: What is left out, whatever `expression` says.
-            ring_bytes: Of the ring that the kernel writes packets to.
+            ring_bytes: Whole blocks of `BLOCK_BYTES`, at least two.
 
         Raises:
             NoSuchInterface, NotPermitted, FilterError, PcapError
@@ -90,7 +91,11 @@ class LiveCapture:
         self.linktype: int = self._pcap.pcap_datalink(handle)
         precision = self._pcap.pcap_get_tstamp_precision(handle)
         self.nanoseconds: bool = precision == libpcap.NANOSECONDS
+        self.ring_bytes = ring_bytes
         self._dump = ctypes.cast(self._pcap.pcap_dump, ctypes.c_void_p)
+        self._dispatch = self._pcap.pcap_dispatch
+        self._stats = Stats(0, 0)
+        self._counted = Stats(0, 0)
 
     def _configure(self, snap: int, ring_bytes: int) -> None:
         self._pcap.pcap_set_snaplen(self._handle, snap)
@@ -141,17 +146,25 @@ class LiveCapture:
         Raises:
             PcapError: the capture is broken, for example because the interface went.
         """
-        count: int = self._pcap.pcap_dispatch(self._handle, most, self._dump, file.dumper)
+        count: int = self._dispatch(self._handle, most, self._dump, file.dumper)
         if count < 0:
             raise PcapError(libpcap.error_of(self._handle) or "capture was interrupted")
         return count
 
     def stats(self) -> Stats:
-        """Counters of the kernel since the handle was opened."""
+        """Counters of the kernel since the handle was opened.
+
+        Ask at least once in some minutes: libpcap's have 32 bits and begin anew.
+        """
         stat = libpcap.Stat()
-        if self._pcap.pcap_stats(self._handle, ctypes.byref(stat)) != 0:
-            return Stats(0, 0)
-        return Stats(stat.received, stat.dropped)
+        if self._pcap.pcap_stats(self._handle, ctypes.byref(stat)) == 0:
+            now, (received, dropped) = Stats(stat.received, stat.dropped), self._counted
+            self._stats = Stats(
+                self._stats.received + (now.received - received) % 2**32,
+                self._stats.dropped + (now.dropped - dropped) % 2**32,
+            )
+            self._counted = now
+        return self._stats
 
     def silence(self) -> None:
         """Let no further packet in; what the kernel holds already still comes.
@@ -182,7 +195,9 @@ class DumpFile:
             PcapError
         """
         self._pcap, self._stdio = libpcap.load()
-        self._buffer = ctypes.create_string_buffer(STDIO_BUFFER_BYTES)
+        size = min(STDIO_BUFFER_BYTES, capture.ring_bytes // 8)
+        self._buffer = ctypes.create_string_buffer(size)
+        self._ftell = self._pcap.pcap_dump_ftell
         file = self._stdio.fdopen(fd, b"wb")
         if not file:
             os.close(fd)
@@ -194,7 +209,8 @@ class DumpFile:
 
     def position(self) -> int:
         """Bytes written, those still in the buffer included; always the end of a record."""
-        return int(self._pcap.pcap_dump_ftell(self.dumper))
+        position: int = self._ftell(self.dumper)
+        return position
 
     def flush(self) -> bool:
         """Hand everything to the file system; False when it did not take it all."""

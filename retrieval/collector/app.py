@@ -7,6 +7,7 @@ GET           /healthz, /readyz                                nobody's token
 
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from retrieval.collector.admission import (
     CaptureUnreadable,
     NotAllowed,
 )
+from retrieval.collector.pacing import Pace
 from retrieval.collector.reports import ReportIndex
 from retrieval.collector.tokens import SidecarTokens
 from retrieval.collector.uploads import BadUpload, Method, Upload, link_type, parse_upload
@@ -41,9 +43,10 @@ from retrieval.store.base import OffsetConflict, Store, StoreFailed, StoreFull, 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
 
-PACE_SECONDS: Final = 1
-DURABLE_SECONDS: Final = 10.0
-"""How long an answer waits for the disk; after that it says that less is durable."""
+DURABLE_SECONDS: Final = 2.0
+"""How long the answer to a segment's end waits for the disk; then it says that less is durable."""
+MAX_WAITING: Final = 16
+"""So many answers at once: the others are given at once, and their sidecars ask again."""
 RETRY_AFTER_SECONDS: Final = 2
 ENDED: Final = 0
 """`Nightcap-Until` of a capture that has ended: the past by every clock, however wrong."""
@@ -107,6 +110,8 @@ class CollectorApp:
         self._reports = reports
         self._parties = parties
         self._nameless: dict[StreamKey, Nameless] = {}
+        self._pace = Pace(store.pace_seconds)
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
     def __call__(self, environ: dict[str, Any], start_response: "StartResponse") -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
@@ -150,7 +155,10 @@ class CollectorApp:
         if path == "/readyz":
             if self._parties.is_ready():
                 return Answer(HTTPStatus.OK, body=b"ok\n")
-            return _later("not ready: waiting for certificates or the API server")
+            lacking = "certificates or the API server"
+            if self._store.fault() is not None:
+                lacking = "the store, see the log"
+            return _later(f"not ready: waiting for {lacking}")
         token = bearer_token(environ.get("HTTP_AUTHORIZATION"), None)
         if path == REPORTS_PATH and method == "GET":
             return self._read_reports(token, query)
@@ -169,8 +177,8 @@ class CollectorApp:
 
     def _look(self, key: SegmentKey, admitted: Admitted) -> Answer:
         state = self._store.segment(key)
-        durable = self._store.wait_durable(key, state.size, DURABLE_SECONDS)
-        headers = _headers(state.size, durable, admitted, self._room(admitted, 0))
+        durable = self._durable(key, state.size, ended=state.complete)
+        headers = self._headers(state.size, durable, admitted, self._room(admitted, 0))
         headers[uploads.COMPLETE] = uploads.format_boolean(state.complete)
         return Answer(HTTPStatus.NO_CONTENT, headers)
 
@@ -193,16 +201,16 @@ class CollectorApp:
             state = self._store.append(key, upload.offset, body, complete=upload.complete)
         except OffsetConflict as conflict:
             known = conflict.segment
-            headers = _headers(known.size, known.durable, admitted, room)
+            headers = self._headers(known.size, known.durable, admitted, room)
             headers[uploads.COMPLETE] = uploads.format_boolean(known.complete)
             return _refuse(HTTPStatus.CONFLICT, _conflict(upload, conflict), headers)
-        durable = self._make_durable(key, state.size)
+        durable = self._durable(key, state.size, ended=state.complete)
         if body:
             metrics.APPENDED_BYTES.inc(len(body))
             self._drop_oldest(admitted)
             self._find_addresses(admitted.stream)
             self._reports.touch(admitted.stream)
-        return Answer(HTTPStatus.NO_CONTENT, _headers(state.size, durable, admitted, room))
+        return Answer(HTTPStatus.NO_CONTENT, self._headers(state.size, durable, admitted, room))
 
     def _begin(self, admitted: Admitted) -> None:
         if admitted.new is None:
@@ -244,12 +252,20 @@ class CollectorApp:
         if self._store.segment(key).size == 0:
             self._store.set_link(key, link_type(body))
 
-    def _make_durable(self, key: SegmentKey, size: int) -> int:
+    def _durable(self, key: SegmentKey, size: int, *, ended: bool) -> int:
+        """How much of a segment is safe so far; of one that has ended, soon all of it.
+
+        No thread is held for the disk while a segment grows: the next answer tells. At its end
+        there is no next one, and a moment's patience saves its sidecar a question.
+        """
+        patient = ended and self._waiting.acquire(blocking=False)
         started = time.monotonic()
-        durable = self._store.wait_durable(key, size, DURABLE_SECONDS)
-        if size:
-            metrics.DURABLE_SECONDS.observe(time.monotonic() - started)
-        return durable
+        try:
+            return self._store.wait_durable(key, size, DURABLE_SECONDS if patient else 0.0)
+        finally:
+            if patient:
+                self._waiting.release()
+                metrics.DURABLE_SECONDS.observe(time.monotonic() - started)
 
     def _room(self, admitted: Admitted, coming_bytes: int) -> Room:
         limit, when_full = _limit(admitted)
@@ -266,6 +282,14 @@ class CollectorApp:
             return
         for segment in retention.to_drop(self._store.segments(admitted.stream), limit):
             self._store.delete_segment(segment.key)
+
+    def _headers(self, size: int, durable: int, admitted: Admitted, room: Room) -> dict[str, str]:
+        return {
+            uploads.OFFSET: str(size),
+            uploads.DURABLE: str(durable),
+            uploads.PACE: f"{self._pace.look(time.monotonic(), time.process_time()):.3g}",
+            **_until(admitted, room),
+        }
 
     def _read_reports(self, token: str | None, query: str) -> Answer:
         identity = self._parties.person(token) if token else None
@@ -286,15 +310,6 @@ def _limit(admitted: Admitted) -> tuple[int, WhenFull]:
     if settings is None:
         return Limit().bytes, WhenFull.FINISH
     return settings.limit.bytes, settings.when_full
-
-
-def _headers(size: int, durable: int, admitted: Admitted, room: Room) -> dict[str, str]:
-    return {
-        uploads.OFFSET: str(size),
-        uploads.DURABLE: str(durable),
-        uploads.PACE: str(PACE_SECONDS),
-        **_until(admitted, room),
-    }
 
 
 def _until(admitted: Admitted, room: Room) -> dict[str, str]:

@@ -5,10 +5,8 @@ namespace and this one was not among them. When it cannot be asked nothing goes.
 """
 
 import logging
-import shutil
 import threading
 import time
-from pathlib import Path
 from typing import Final
 
 from nightcap.kube.errors import ApiError
@@ -30,13 +28,11 @@ class Janitor:
         store: Store,
         captures: Captures,
         reports: ReportIndex,
-        volume: Path,
         round_seconds: float = ROUND_SECONDS,
     ) -> None:
         self._store = store
         self._captures = captures
         self._reports = reports
-        self._volume = volume
         self._round_seconds = round_seconds
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
@@ -54,6 +50,8 @@ class Janitor:
     def tidy(self, now: float) -> None:
         """One round."""
         self._remove_orphans()
+        self._store.heal()
+        self._reports.refresh()
         for stream in self._store.recount():
             self._reports.touch(stream)
         self._reports.write_due(now)
@@ -94,4 +92,6 @@ class Janitor:
             for stream in self._store.streams(namespace, capture)
         )
         metrics.STORE_BYTES.set(total)
-        metrics.STORE_FREE_BYTES.set(shutil.disk_usage(self._volume).free)
+        free_bytes = self._store.free_bytes()
+        if free_bytes is not None:
+            metrics.STORE_FREE_BYTES.set(free_bytes)

@@ -1,5 +1,6 @@
 """The collector, put together."""
 
+import logging
 import threading
 
 from certs.serving import ServingCertificates, serve
@@ -17,11 +18,14 @@ from retrieval.collector.captures import BothWatches, Captures, live_list
 from retrieval.collector.janitor import Janitor
 from retrieval.collector.reports import ReportIndex
 from retrieval.collector.tokens import SidecarTokens
-from retrieval.settings import THREADS, Settings
-from retrieval.store.writing import DirectoryStore
+from retrieval.settings import THREADS, TLS_SECRET, Settings
+from retrieval.store.base import StoreFailed, StoreFull
+from retrieval.store.opening import open_store
 
-TLS_SECRET = "nightcap-retrieval-tls"  # noqa: S105 - the name of a Secret
 SYNC_SECONDS = 30.0
+
+
+_log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> None:
@@ -31,7 +35,7 @@ def run(settings: Settings) -> None:
         client, settings.namespace, TLS_SECRET, settings.tls_dir / "collector"
     )
     watch = Reflector(client, paths.packetcaptures(), parse_capture, name="packetcaptures")
-    store = DirectoryStore(settings.store)
+    store = open_store(settings.store)
     calico = GroupReflector(
         client,
         lambda on_change: Reflector(
@@ -45,7 +49,7 @@ def run(settings: Settings) -> None:
     )
     captures = Captures(BothWatches(watch, calico), live_list(client, calico.probe.certain))
     reports = ReportIndex(store)
-    janitor = Janitor(store, captures, reports, settings.store)
+    janitor = Janitor(store, captures, reports)
     # Nothing of a sidecar's token is remembered there: `SidecarTokens` does, in its own way.
     pods = TokenReviewer(client, ttl_seconds=0)
     people = TokenReviewer(client)
@@ -59,14 +63,19 @@ def run(settings: Settings) -> None:
         Parties(
             person=people.review,
             may_read_reports=lambda who: rights.allows_path(who, verb="get", path=REPORTS_PATH),
-            is_ready=lambda: certificates.ready and watch.synced and not draining.is_set(),
+            is_ready=lambda: (
+                certificates.ready
+                and watch.synced
+                and store.fault() is None
+                and not draining.is_set()
+            ),
         ),
     )
 
     def begin() -> None:
         start_metrics(settings.metrics_port)
         store.start()
-        reports.load()
+        _load(reports)
         watch.start()
         calico.start()
         watch.wait_synced(SYNC_SECONDS)
@@ -87,3 +96,11 @@ def run(settings: Settings) -> None:
         on_stop=end,
         draining=draining,
     )
+
+
+def _load(reports: ReportIndex) -> None:
+    """Read the reports of earlier boots; those of a store that is away are read when it heals."""
+    try:
+        reports.load()
+    except (StoreFailed, StoreFull) as error:
+        _log.warning("reports not read yet", extra={"error": str(error)})

@@ -8,16 +8,18 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, Final
 
-from nightcap.contract.reports import Report
+from nightcap.contract.reports import Report, report_value
 from nightcap.contract.segments import StreamKey
 from retrieval.collector.file_names import FileNames
 from retrieval.store.base import Store, StoreFailed, StoreFull, StreamMeta
 from retrieval.stored_reports import StoredReport, dump_stored, load_stored
 
 WRITE_SECONDS: Final = 30.0
+READ_AT_ONCE: Final = 16
 
 _log = logging.getLogger(__name__)
 
@@ -44,11 +46,31 @@ class ReportIndex:
         # Ordered by revision, the latest last.
         self._entries: dict[StreamKey, tuple[int, _Entry]] = {}
 
+    def refresh(self) -> None:
+        """Read what other replicas have written since: one that is gone answers for nothing."""
+        for stream, seq in self._store.reported().items():
+            with self._lock:
+                _, known = self._entries.get(stream, (0, None))
+            if known is not None and known.report.seq >= seq:
+                continue
+            entry = self._read(stream)
+            if entry is None:
+                continue
+            with self._lock:
+                _, known = self._entries.get(stream, (0, None))
+                if known is None or known.report.seq < entry.report.seq:
+                    self._put(entry)
+
     def load(self) -> None:
         """Read what the store has of earlier boots."""
-        for namespace, capture in self._store.captures():
-            for stream in self._store.streams(namespace, capture):
-                entry = self._read(stream)
+        streams = (
+            stream
+            for namespace, capture in self._store.captures()
+            for stream in self._store.streams(namespace, capture)
+        )
+        # Many at once: a store may be a network away.
+        with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+            for entry in pool.map(self._read, streams):
                 if entry is not None:
                     with self._lock:
                         self._put(entry)
@@ -135,7 +157,7 @@ class ReportIndex:
             "capture": stream.capture,
             "namespace": stream.namespace,
             "pod": {"name": entry.meta.pod, "uid": stream.pod_uid, "node": entry.meta.node},
-            "report": asdict(entry.report),
+            "report": report_value(entry.report),
             "received_at": entry.received_at,
             # The newest alone: what the controller can tell in a status is bounded.
             "files": {
@@ -165,7 +187,7 @@ class ReportIndex:
     def _write(self, entry: _Entry, now: float) -> None:
         text = dump_stored(StoredReport(entry.report, entry.received_at))
         try:
-            self._store.write_report(entry.stream, text)
+            self._store.write_report(entry.stream, text, entry.report.seq)
         except (StoreFull, StoreFailed) as error:
             _log.warning(
                 "report not written", extra={"stream": entry.stream.path, "error": str(error)}

@@ -23,11 +23,11 @@ from nightcap.kube.reviews import Identity
 from retrieval import access, metrics
 from retrieval.access import CaptureRef, Question, Verb, Verdict
 from retrieval.audit import Access, AuditedBody, Auditor, Ended
-from retrieval.files.bodies import Body, part_of_file, zip_of_files
+from retrieval.files.bodies import Archive, Body, Checksums, part_of_file
 from retrieval.files.catalog import COUNT_SECONDS, CaptureFile, Catalog
 from retrieval.files.streams import LiveSeats, StandingYes, Streams
 from retrieval.files.wanted import BadQuery
-from retrieval.store.base import ReadableStore
+from retrieval.store.base import ReadableStore, StoreFailed, StoreFull
 from retrieval.stored_reports import load_stored
 
 _OPEN_PATHS: Final = frozenset({"/health", "/healthz", "/readyz"})
@@ -128,6 +128,7 @@ class _Handlers:
         self._judge = judge
         self._auditor = auditor
         self._catalog = Catalog(store)
+        self._checksums = Checksums()
         self._streams = Streams(store, self._catalog, judge)
         self._live_seats = LiveSeats()
         self._is_ready = is_ready
@@ -190,16 +191,27 @@ class _Handlers:
         files = self._catalog.files(namespace, granted.uid)
         if not files:
             return flask.Response(status=204)
-        body = zip_of_files(self._store, files)
         headers = {
             "Content-Type": "application/zip",
-            "Content-Length": str(body.length),
             "Content-Disposition": f"attachment; filename={_ZIP}",
         }
-        if flask.request.method == "HEAD":
-            body.stack.close()
-            return flask.Response(status=200, headers=headers)
-        return self._send(granted, _ZIP, body, 200, headers)
+        with ExitStack() as stack:
+            archive = Archive(self._store, files, self._checksums)
+            stack.callback(archive.close)
+            begin, end, status = 0, archive.length, 200
+            if archive.etag is not None:
+                # Of files that grow there is no second part: the next archive is another one.
+                headers |= {"Accept-Ranges": "bytes", "ETag": f'"{archive.etag}"'}
+                if flask.request.if_none_match.contains(archive.etag):
+                    return flask.Response(status=304, headers={"ETag": headers["ETag"]})
+                begin, end, status = _range(archive.length, headers["ETag"])
+            if status == 206:
+                headers["Content-Range"] = f"bytes {begin}-{end - 1}/{archive.length}"
+            headers["Content-Length"] = str(end - begin)
+            if flask.request.method == "HEAD":
+                return flask.Response(status=status, headers=headers)
+            stack.pop_all()
+            return self._send(granted, _ZIP, archive.body(begin, end), status, headers)
 
     def merged(self, namespace: str, name: str, groups: Groups) -> flask.Response:
         granted = self._authorize(namespace, name, groups, Verb.GET)
@@ -394,6 +406,11 @@ def _on_error(error: Exception) -> flask.Response:
         _log.warning("cannot answer now", extra={"error": str(error)})
         answer = _text("the Kubernetes API cannot be asked now; try again", 503)
         answer.headers["Retry-After"] = "2"
+        return answer
+    if isinstance(error, StoreFailed | StoreFull):
+        _log.warning("cannot answer now", extra={"error": str(error)})
+        answer = _text(f"{error}; try again", 503)
+        answer.headers["Retry-After"] = "5"
         return answer
     _log.error("request failed", exc_info=error)
     return _text("retrieval failed; see its log", 500)

@@ -246,7 +246,7 @@ class Live:
         outside = self.outside
         self.stack.callback(lambda: close_all(list(self._streams.values())))
         reading = Reading(self.store, self.wanted, self.filters, batch_bytes(1))
-        listing = _Due(LIST_SECONDS)
+        listing = _Due(max(LIST_SECONDS, self.store.look_seconds))
         counters = _Due(COUNTERS_SECONDS)
         written_at = fresh_at = outside.clock()
         self._list(reading, float("-inf"))

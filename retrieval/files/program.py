@@ -9,10 +9,8 @@ from nightcap.kube.metrics import start_metrics
 from retrieval.audit import Auditor, setup_audit
 from retrieval.files.app import create_app
 from retrieval.files.people import People
-from retrieval.settings import THREADS, Settings
-from retrieval.store.directory import ReadableDirectory
-
-TLS_SECRET = "nightcap-retrieval-tls"  # noqa: S105 - the name of a Secret
+from retrieval.settings import THREADS, TLS_SECRET, Settings
+from retrieval.store.opening import open_readable
 
 
 def run(settings: Settings) -> None:
@@ -25,7 +23,7 @@ def run(settings: Settings) -> None:
     draining = threading.Event()
     setup_audit()
     app = create_app(
-        ReadableDirectory(settings.store),
+        open_readable(settings.store),
         People(client, has_calico=lambda: calico.is_ours),
         Auditor(),
         lambda: certificates.ready and not draining.is_set(),

@@ -13,7 +13,7 @@ import flask
 from nightcap.contract.captures import BadCapture, PacketCapture
 from nightcap.kube.errors import ApiError
 from nightcap.kube.reviews import Identity
-from nightcap.pcap.bounded import check_filter
+from nightcap.pcap.bounded import NotCompiledInTime, check_filter
 from nightcap.pcap.libpcap import EN10MB
 from retrieval.access import CaptureRef, Question
 from retrieval.files.catalog import Catalog
@@ -117,7 +117,7 @@ class Streams:
         Raises:
             BadQuery: it does not compile for any packets of the capture, in libpcap's words.
         """
-        filters = Filters(wanted.filter, lambda text, link: check_filter(text, linktype=link))
+        filters = Filters(wanted.filter, _fault_of)
         stack.callback(filters.close)
         metas = map(self._store.meta, self._store.streams(namespace, capture))
         links = {
@@ -195,3 +195,10 @@ def leaver() -> Callable[[], bool]:
         return True
 
     return has_left
+
+
+def _fault_of(expression: str, linktype: int) -> str | None:
+    try:
+        return check_filter(expression, linktype=linktype)
+    except NotCompiledInTime as error:
+        return f"it {error}, or this machine is busy: try again"

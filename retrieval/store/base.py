@@ -4,7 +4,7 @@ A segment is a growing run of bytes that is appended to at its end, then complet
 `size` is what has been received, `durable` what a power cut cannot take any more.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
@@ -104,7 +104,15 @@ class SegmentReader(Protocol):
 
 
 class ReadableStore(Protocol):
-    """What the files program needs."""
+    """What the files program needs.
+
+    `streams` always looks anew; what is asked of its streams right after it may be answered
+    from that look.
+    """
+
+    @property
+    def look_seconds(self) -> float:
+        """How long whoever watches a capture is to wait between two looks."""
 
     def captures(self) -> Iterator[tuple[str, str]]:
         """(namespace, capture uid) of all that is stored."""
@@ -132,6 +140,23 @@ class ReadableStore(Protocol):
 
 class Store(ReadableStore, Protocol):
     """What the collector needs."""
+
+    @property
+    def pace_seconds(self) -> float:
+        """How long a sidecar is to wait between two appends to a segment, at the least."""
+
+    def fault(self) -> str | None:
+        """Why nothing can be stored yet, if it cannot; a sentence."""
+
+    def start(self) -> None:
+        """Begin to work; after a fork, in the process that appends.
+
+        Raises:
+            StoreFailed: it never can, as it is set up.
+        """
+
+    def close(self) -> None:
+        """Make everything safe and let go."""
 
     def has_stream(self, stream: StreamKey) -> bool: ...
 
@@ -173,7 +198,17 @@ class Store(ReadableStore, Protocol):
     def recount(self) -> tuple[StreamKey, ...]:
         """Count anew what may have been deleted; the streams whose tally was wrong."""
 
-    def write_report(self, stream: StreamKey, text: bytes) -> None: ...
+    def write_report(self, stream: StreamKey, text: bytes, seq: int) -> None:
+        """Keep a stream's report; of several the one with the highest `seq` is read."""
+
+    def reported(self) -> Mapping[StreamKey, int]:
+        """Stream → `seq` of its report, as the last `heal` saw what other replicas had written."""
+
+    def heal(self) -> None:
+        """Finish what a replica that is gone had begun; often called, it works when it is due."""
+
+    def free_bytes(self) -> int | None:
+        """How much more can be stored; None where nobody knows."""
 
     def delete_capture(self, namespace: str, capture: str) -> None:
         """Remove all that is stored of a capture."""

@@ -67,6 +67,8 @@ class DirectoryReader:
 class ReadableDirectory:
     """The store as the files program uses it: it reads, and it deletes what a person deletes."""
 
+    look_seconds: Final = 0.0
+
     def __init__(self, root: Path) -> None:
         self.root = root
 

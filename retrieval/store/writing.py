@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +45,7 @@ class _Open:
 
     Attributes:
         durable: Bytes that an fsync has covered; None when this process has not fsynced it yet.
+        ended: Its end is on disk as well.
         gone: Removed, or in an unknown condition; its descriptor waits to be closed.
     """
 
@@ -54,9 +55,19 @@ class _Open:
     durable: int | None
     used_at: float
     finish: bool = False
+    ended: bool = False
     dirty: bool = False
     gone: bool = False
     error: OSError | None = None
+
+    @property
+    def safe(self) -> int:
+        """Bytes that may be called durable: not all of them before the segment's end is, too.
+
+        Whoever sent it would throw it away, and a crash would leave it growing for ever.
+        """
+        durable = self.durable or 0
+        return durable if self.ended or not self.finish else min(durable, self.size - 1)
 
 
 class DirectoryStore(ReadableDirectory):
@@ -65,6 +76,8 @@ class DirectoryStore(ReadableDirectory):
     Appends to one segment are serialised; one thread makes what was appended safe, all
     segments together, at most every `commit_seconds`.
     """
+
+    pace_seconds: Final = 1.0
 
     def __init__(self, root: Path, *, commit_seconds: float = COMMIT_SECONDS) -> None:
         super().__init__(root)
@@ -76,12 +89,15 @@ class DirectoryStore(ReadableDirectory):
         self._retired: deque[_Open] = deque()
         self._tallies: dict[StreamKey, Tally] = {}
         self._tally_lock = threading.Lock()
-        self._meta_lock = threading.Lock()
+        self._meta_locks = tuple(threading.Lock() for _ in range(64))
         self._committed = threading.Condition()
         self._wanted = threading.Event()
         self._stopping = False
         self._pool = ThreadPoolExecutor(8, thread_name_prefix="fsync")
         self._thread = threading.Thread(target=self._commit_for_ever, name="commit", daemon=True)
+
+    def fault(self) -> str | None:
+        return None
 
     def start(self) -> None:
         """Begin to commit; after a fork, in the process that appends.
@@ -133,7 +149,8 @@ class DirectoryStore(ReadableDirectory):
         self._change_meta(stream, lambda meta: replace(meta, ips=ips))
 
     def _change_meta(self, stream: StreamKey, change: Callable[[StreamMeta], StreamMeta]) -> None:
-        with self._meta_lock:
+        # Each write waits for the disk: a thousand new streams are not to wait for one another.
+        with self._meta_locks[hash(stream) % len(self._meta_locks)]:
             meta = self.meta(stream)
             if meta is None or (changed := change(meta)) == meta:
                 return
@@ -143,11 +160,20 @@ class DirectoryStore(ReadableDirectory):
             except OSError as error:
                 raise _refusal(error) from error
 
-    def write_report(self, stream: StreamKey, text: bytes) -> None:
+    def write_report(self, stream: StreamKey, text: bytes, seq: int) -> None:
         try:
             self._write(self.root / stream.path / REPORT_FILE, text, safely=False)
         except OSError as error:
             raise _refusal(error) from error
+
+    def reported(self) -> Mapping[StreamKey, int]:
+        return {}  # nobody else writes here
+
+    def heal(self) -> None:
+        pass  # a directory has one writer, which heals what it opens
+
+    def free_bytes(self) -> int | None:
+        return shutil.disk_usage(self.root).free
 
     def delete_capture(self, namespace: str, capture: str) -> None:
         for stream in self.streams(namespace, capture):
@@ -208,7 +234,7 @@ class DirectoryStore(ReadableDirectory):
                 self._write_body(segment, body, is_new=state.size == 0)
             segment.finish = complete
             self._mark(segment)
-            return SegmentState(segment.size, complete, segment.durable or 0)
+            return SegmentState(segment.size, complete, segment.safe)
 
     def wait_durable(self, key: SegmentKey, size: int, timeout: float) -> int:
         deadline = time.monotonic() + timeout
@@ -219,13 +245,13 @@ class DirectoryStore(ReadableDirectory):
             segment = self._opened(key, create=False)
             self._mark(segment)
         with self._committed:
-            while not (segment.error or segment.gone) and (segment.durable or 0) < size:
+            while not (segment.error or segment.gone) and segment.safe < size:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._committed.wait(left):
                     break
         if segment.error is not None:
             raise _refusal(segment.error) from segment.error
-        return segment.durable or 0
+        return segment.safe
 
     def _lock(self, key: SegmentKey) -> threading.Lock:
         return self._locks[hash(key) % len(self._locks)]
@@ -235,7 +261,7 @@ class DirectoryStore(ReadableDirectory):
         segment = self._open.get(key)
         if segment is not None:
             if os.fstat(segment.descriptor).st_nlink:
-                return SegmentState(segment.size, segment.finish, segment.durable or 0)
+                return SegmentState(segment.size, segment.finish, segment.safe)
             self._retire(key)  # a person deleted it through the other program
         path = self.path(key)
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -330,22 +356,26 @@ class DirectoryStore(ReadableDirectory):
         synced = list(self._pool.map(self._sync, batch))
         fault = self._sync_folders()
         with self._committed:
-            for segment, size in zip(batch, synced, strict=True):
-                if size is None:
+            for segment, done in zip(batch, synced, strict=True):
+                if done is None:
                     continue
                 if fault is None:
-                    segment.durable = size
+                    segment.durable, segment.ended = done
                 else:
                     segment.error = fault
             self._committed.notify_all()
         for segment in batch:
-            if segment.finish or segment.error is not None:
+            if segment.ended or segment.error is not None:
                 with self._lock(segment.key):
                     if not (segment.gone or (segment.dirty and segment.error is None)):
                         self._retire(segment.key)
 
-    def _sync(self, segment: _Open) -> int | None:
-        """Make one segment safe, and give it its final name when it is complete."""
+    def _sync(self, segment: _Open) -> tuple[int, bool] | None:
+        """Make one segment safe, and give it its final name when it is complete.
+
+        Returns:
+            Bytes that are safe, and whether the end is; None when nobody knows.
+        """
         with self._lock(segment.key):
             if segment.gone:
                 return None
@@ -360,12 +390,12 @@ class DirectoryStore(ReadableDirectory):
             try:
                 growing(path).rename(path)
             except FileNotFoundError:
-                return size  # a person deleted it meanwhile
+                return size, finish  # a person deleted it meanwhile
             except OSError as error:
                 self._give_up(segment, error)
                 return None
             self._dirty_folders.add(path.parent)
-        return size
+        return size, finish
 
     def _give_up(self, segment: _Open, error: OSError) -> None:
         """After a failed fsync nobody knows what is on disk: keep only what was safe before."""

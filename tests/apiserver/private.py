@@ -12,6 +12,7 @@ import ipaddress
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -27,7 +28,8 @@ from certs.issue import new_leaf, new_root
 from nightcap.contract import paths as sidecar_paths
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH, KubeClient
-from nightcap.kube.errors import ApiError
+from nightcap.kube.errors import ApiError, Conflict
+from tests.apiserver import minors
 from tests.cluster import build, programs
 from tests.cluster.certificates import Authority, Identity, kubeconfig, write_signing_pair
 from tests.cluster.progress import to_stderr
@@ -66,15 +68,12 @@ class PrivateApi:
             raise
 
     def close(self) -> None:
-        """End the programs, the newest first."""
+        """End the programs with all that they started: nobody needs what they hold."""
         for program in reversed(self._programs):
-            program.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)
         for program in reversed(self._programs):
-            try:
-                program.wait(10)
-            except subprocess.TimeoutExpired:
-                program.kill()
-                program.wait(10)
+            program.wait(10)
 
     def run(self, name: str, *argv: str, environ: dict[str, str] | None = None) -> Path:
         """Start a program that ends with this server; returns its log."""
@@ -83,18 +82,23 @@ class PrivateApi:
             self._programs.append(
                 subprocess.Popen(
                     argv, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-                    cwd=REPOSITORY, env={**os.environ, **(environ or {})},
+                    cwd=REPOSITORY, env={**os.environ, **(environ or {})}, start_new_session=True,
                 )
             )  # fmt: skip
         return log
 
+    def restart(self, word: str) -> None:
+        """kill -9 of the program with this word in its command line, and start it again."""
+        killed = next(program for program in self._programs if word in str(program.args))
+        self._programs.remove(killed)
+        killed.kill()
+        killed.wait(10)
+        assert isinstance(killed.args, tuple)
+        self.run(Path(killed.args[0]).name, *killed.args)
+
     def pid_of(self, word: str) -> int:
         """The process among ours whose command line has this word."""
-        return next(
-            program.pid
-            for program in self._programs
-            if isinstance(program.args, list) and word in map(str, program.args)
-        )
+        return next(program.pid for program in self._programs if word in str(program.args))
 
     def newest_pid(self) -> int:
         """The process that was started last."""
@@ -120,17 +124,13 @@ class PrivateApi:
         assert done.returncode == 0, done.stderr
 
     def namespace(self, name: str, **labels: str) -> str:
-        """Make a namespace with the account that its pods run as."""
-        self.client.request(
-            "POST",
-            paths.namespaces(),
-            body={"metadata": {"name": name, "labels": labels}},
-        )
-        self.client.request(
-            "POST",
-            f"{paths.namespace(name)}/serviceaccounts",
-            body={"metadata": {"name": "default"}},
-        )
+        """Make a namespace, if there is none yet, with the account that its pods run as."""
+        for path, metadata in (
+            (paths.namespaces(), {"name": name, "labels": labels}),
+            (f"{paths.namespace(name)}/serviceaccounts", {"name": "default"}),
+        ):
+            with contextlib.suppress(Conflict):
+                self.client.request("POST", path, body={"metadata": metadata})
         return name
 
     def create_pod(
@@ -188,7 +188,7 @@ class PrivateApi:
         admin = self._authority.issue(Identity("admin", "admin", ("system:masters",)))
         self.kubeconfig.write_text(kubeconfig(self.url, self._authority.file, *admin))
         issuer = "https://kubernetes.default.svc.cluster.local"
-        binary = programs.program(programs.KUBERNETES, "kube-apiserver")
+        binary = minors.apiserver()
         log = self.run(
             "kube-apiserver", str(binary),
             f"--etcd-servers=http://127.0.0.1:{etcd}",

@@ -6,12 +6,15 @@ Progress goes to standard error; what another program may read goes to standard 
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 
 from tests.cluster import cluster, images
 from tests.cluster.cleanup import leftovers
 from tests.cluster.errors import ClusterError
+from tests.cluster.paths import every_number
 from tests.cluster.progress import to_stderr
 
 
@@ -21,6 +24,8 @@ def main(arguments: list[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, help_text) in COMMANDS.items():
         command = commands.add_parser(name, help=help_text)
+        if name == "down":
+            command.add_argument("--all", action="store_true", help="of every number")
         if name == "images":
             command.add_argument("names", nargs="*", metavar="NAME", default=images.IMAGE_NAMES)
     options = parser.parse_args(arguments)
@@ -40,9 +45,21 @@ def _up(_options: argparse.Namespace) -> int:
     return 0
 
 
-def _down(_options: argparse.Namespace) -> int:
-    cluster.down()
-    return 0
+def _down(options: argparse.Namespace) -> int:
+    if not options.all:
+        cluster.down()
+        return 0
+    # A number is for a whole process, so each gets one.
+    numbers = sorted({0, *every_number()})
+    ended = [
+        subprocess.run(
+            [sys.executable, "-m", "tests.cluster", "down"],
+            env={**os.environ, "NIGHTCAP_CLUSTER_NUMBER": str(number)},
+            check=False,
+        ).returncode
+        for number in numbers
+    ]
+    return max(ended)
 
 
 def _status(_options: argparse.Namespace) -> int:

@@ -30,6 +30,11 @@ def every_state_folder() -> list[Path]:
     return [folder for folder in STATE.parent.glob("nightcap-cluster*") if folder.is_dir()]
 
 
+def every_number() -> list[int]:
+    """The numbers of all clusters of ours on this machine."""
+    return [int(folder.name.partition("cluster-")[2] or 0) for folder in every_state_folder()]
+
+
 # Every process of ours carries this variable with the state folder as its value, so that an
 # orphan can be told from what others run.
 MARK = "NIGHTCAP_CLUSTER"

@@ -48,10 +48,17 @@ KUBERNETES = GoPart(
         "kubelet",
     ),
 )
+# The lowest minor that we promise to work with, for tests/apiserver alone: no boot needs it.
+KUBERNETES_OLDEST = GoPart(
+    name="kubernetes-oldest", packages=("tool",), programs=("kube-apiserver",)
+)
 ETCD = GoPart(name="etcd", packages=("go.etcd.io/etcd/server/v3",), programs=("etcd",))
 DNS = GoPart(name="dns", packages=(".",), programs=("dns",))
 GO_PARTS = (KUBERNETES, ETCD, DNS)
 """What a boot needs."""
+
+# An S3-speaking server, for the tests of retrieval's object store alone.
+VERSITYGW = GoPart(name="versitygw", packages=("tool",), programs=("versitygw",))
 
 # Nodes and pods that nobody runs, for tests and benchmarks at scale alone.
 KWOK = GoPart(name="kwok", packages=("tool",), programs=("kwok",))
@@ -83,7 +90,7 @@ def version_flags(kubernetes_version: str) -> str:
 def build_flags(part: GoPart) -> list[str]:
     """The flags of `go build`: no debug data, no paths of this machine."""
     linker = "-s -w"
-    if part is KUBERNETES:
+    if part in (KUBERNETES, KUBERNETES_OLDEST):
         version = required_version(part.go_mod.read_text(), "k8s.io/kubernetes")
         linker = f"{linker} {version_flags(version)}"
     # -mod=readonly: a build that wants another go.sum must fail and not mend it silently.

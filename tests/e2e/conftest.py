@@ -14,19 +14,23 @@ import pytest
 from demo import stage as stages
 from demo.files import Retrieval, reach_retrieval
 from demo.stage import Stage
+from tests.cluster.paths import NUMBER
 from tests.e2e.shop import Shop
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
     for item in items:
-        item.add_marker(pytest.mark.cluster)
+        # The hook is given every test of the run.
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.cluster)
 
 
 @pytest.fixture(scope="session")
 def lock_file(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """One file for all of the test run's processes."""
+    """One file for all of the test run's processes that use the same cluster."""
     folder = tmp_path_factory.getbasetemp()
-    return (folder if worker_id == "master" else folder.parent) / "cluster.lock"
+    return (folder if worker_id == "master" else folder.parent) / f"cluster-{NUMBER}.lock"
 
 
 @contextmanager

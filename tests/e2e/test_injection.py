@@ -94,25 +94,6 @@ def test_pod_in_a_baseline_namespace_captures_for_real(
     assert wait_for("three packets", payloads, 30) == [b"one", b"two", b"three"]
 
 
-def test_job_completes_with_its_sidecar(shop: Shop) -> None:
-    template = shop.pod("unused")["spec"]
-    template["restartPolicy"] = "Never"
-    container = template["containers"][0]
-    del container["readinessProbe"]
-    container["command"], container["args"] = ["python3", "-c"], ["print('done')"]
-    shop.create(
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": "once"},
-            "spec": {"template": {"spec": template}},
-        }
-    )
-    shop.run("wait", "job", "once", "--for=condition=Complete", "--timeout=90s")
-    pods = shop.kubectl.json("-n", shop.name, "get", "pods", "-l", "job-name=once")["items"]
-    assert [c["name"] for c in pods[0]["spec"]["initContainers"]] == ["nightcap"]
-
-
 def test_guaranteed_pod_stays_guaranteed_and_burstable_burstable(shop: Shop) -> None:
     amount = {"cpu": "100m", "memory": "64Mi"}
     guaranteed = shop.pod("guaranteed")

@@ -1,98 +1,50 @@
-"""Nobody but the controller changes orders, on any way that can change a pod's metadata."""
+"""The policy that guards orders, on a pod that lives: tests/apiserver has every path there is."""
 
 import json
 
 import pytest
 
+from demo.kubectl import wait_for
 from nightcap.kube.errors import Forbidden
 from tests.e2e.shop import CONTROLLER, ORDERS, Shop
 
+BEYOND_EDIT = "pods,pods/status,pods/resize,pods/ephemeralcontainers"
 FORGED = '{"v":1,"collectors":[],"captures":[]}'
 
 
-@pytest.fixture
-def editor(shop: Shop) -> str:
-    """Somebody with the role `edit` and the right to patch pods/status and bind pods."""
+def test_an_editor_may_do_to_a_pod_what_editors_do_and_not_write_its_orders(shop: Shop) -> None:
     shop.run("create", "serviceaccount", "editor")
     user = f"system:serviceaccount:{shop.name}:editor"
-    shop.run("create", "role", "more", "--verb=*", "--resource=pods,pods/status,pods/binding")
+    shop.run("create", "role", "more", "--verb=*", f"--resource={BEYOND_EDIT}")
     shop.run("create", "rolebinding", "edit", "--clusterrole=edit", f"--user={user}")
     shop.run("create", "rolebinding", "more", "--role=more", f"--user={user}")
-    shop.start(shop.pod("web"))
-    return user
+    pod = shop.pod("web")
+    pod["spec"]["containers"][0]["resources"] = {"requests": {"cpu": "10m"}}
+    shop.start(pod)
 
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        pytest.param(("annotate", "pod", "web", f"{ORDERS}={FORGED}"), id="annotate"),
-        pytest.param(
-            (
-                "patch", "pod", "web", "--type=merge",
-                "-p", json.dumps({"metadata": {"annotations": {ORDERS: FORGED}}}),
-            ),
-            id="patch",
-        ),
-        pytest.param(
-            (
-                "patch", "pod", "web", "--subresource=status", "--type=merge",
-                "-p", json.dumps({"metadata": {"annotations": {ORDERS: FORGED}}}),
-            ),
-            id="patch of the status",
-        ),
-        pytest.param(
-            ("annotate", "pod", "web", "nightcap.dev/injected=x", "--overwrite"), id="injected"
-        ),
-    ],
-)  # fmt: skip
-def test_orders_cannot_be_changed_by_an_editor(
-    shop: Shop, editor: str, arguments: tuple[str, ...]
-) -> None:
-    said = shop.refused(*arguments, user=editor)
+    said = shop.refused("annotate", "pod", "web", f"{ORDERS}={FORGED}", user=user)
     assert "alone" in said
     assert shop.orders("web") is None
 
+    shop.run("annotate", "pod", "web", "example.com/note=fine", user=user)
+    more = {"name": "app", "resources": {"requests": {"cpu": "20m"}}}
+    bigger = json.dumps({"spec": {"containers": [more]}})
+    shop.run("patch", "pod", "web", "--subresource=resize", "-p", bigger, user=user)
+    image = shop.stage.images.app
+    debugger = ("--image", image, "-c", "debugger", "--image-pull-policy=IfNotPresent")
+    shop.run("debug", "web", *debugger, "--profile=general", "--", "sleep", "600", user=user)
 
-def test_orders_cannot_be_applied_server_side(shop: Shop, editor: str) -> None:
-    manifest = {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "web", "annotations": {ORDERS: FORGED}},
-    }
-    said = shop.refused(
-        "apply", "--server-side", "-f", "-", stdin=json.dumps(manifest), user=editor
-    )
-    assert "alone" in said
+    def is_all_done() -> bool:
+        status = shop.get("pod", "web")["status"]
+        resources = status["containerStatuses"][0].get("resources", {})
+        debuggers = status.get("ephemeralContainerStatuses", [])
+        return resources.get("requests", {}).get("cpu") == "20m" and any(
+            "running" in each["state"] for each in debuggers
+        )
 
-
-def test_orders_cannot_come_in_through_a_binding(shop: Shop, editor: str) -> None:
-    shop.create(shop.pod("waiting", schedulerName="nobody"))
-    binding = {
-        "apiVersion": "v1",
-        "kind": "Binding",
-        "metadata": {"name": "waiting", "namespace": shop.name, "annotations": {ORDERS: FORGED}},
-        "target": {"apiVersion": "v1", "kind": "Node", "name": "no-such-node"},
-    }
-    said = shop.refused(
-        "create", "--raw", f"/api/v1/namespaces/{shop.name}/pods/waiting/binding", "-f", "-",
-        stdin=json.dumps(binding), user=editor,
-    )  # fmt: skip
-    assert "remove it" in said
-
-
-def test_orders_may_not_be_brought_into_a_namespace_that_is_not_enabled(shop: Shop) -> None:
-    shop.run("label", "namespace", shop.name, "nightcap.dev/inject-")
-    pod = shop.pod("web", annotations={ORDERS: FORGED})
-    assert "remove it" in shop.refused("create", "-f", "-", stdin=json.dumps(pod))
-
-
-def test_other_annotations_and_the_kubelet_are_not_in_the_way(shop: Shop, editor: str) -> None:
-    shop.run("annotate", "pod", "web", "example.com/note=fine", user=editor)
+    wait_for("the debugger and the other size", is_all_done, 60)
     assert shop.annotations("web")["example.com/note"] == "fine"
 
-
-def test_controller_can_change_orders_and_no_image(shop: Shop) -> None:
-    shop.start(shop.pod("web"))
     shop.patch_status("web", {"example.com/by": "controller"}, user=CONTROLLER)
     assert shop.annotations("web")["example.com/by"] == "controller"
     with pytest.raises(Forbidden):

@@ -57,6 +57,8 @@ class Collector:
         self.durable_lag = 0.05
         self.lock = threading.Lock()
         self.client_ports: set[int] = set()
+        self.heads: list[tuple[str, str, dict[str, str]]] = []
+        """(method, path, headers) of every request."""
 
     def report(self, capture: str) -> Report | None:
         with self.lock:
@@ -115,14 +117,19 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         return
 
+    def note(self) -> None:
+        self.server.collector.heads.append((self.command, self.path, dict(self.headers)))
+
     def do_HEAD(self) -> None:
         collector = self.server.collector
+        self.note()
         with collector.lock:
             stored = collector.segments.get(parse_upload_path(self.path), Stored())
             self.answer(204, stored)
 
     def do_PATCH(self) -> None:
         collector, faults = self.server.collector, self.server.collector.faults
+        self.note()
         if faults.cut_before_reading:
             faults.cut_before_reading -= 1
             self.cut()

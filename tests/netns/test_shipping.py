@@ -360,3 +360,23 @@ def test_a_capture_without_an_end_is_recorded_and_shipped(
     report = collector.report(ID)
     assert report is not None
     assert report.state is State.CAPTURING
+
+
+def test_an_end_that_the_collector_forgot_is_told_again(
+    shipping_pod: Pod, collector: Collector
+) -> None:
+    """It died between the last bytes and their end; nothing of the segment is freed before."""
+    collector.durable_lag = 1.0  # nothing is called durable
+    shipping_pod.order(an_order())
+    shipping_pod.start()
+    shipping_pod.wait_open()
+    shipping_pod.link.send(50)
+    wait_for(lambda: collector.files(ID), "shipped")
+    shipping_pod.order(an_order(until=1))
+    [name] = collector.segments
+    wait_for(lambda: collector.segments[name].complete, "completed")
+    with collector.lock:
+        collector.segments[name].complete = False
+        collector.durable_lag = 0.0
+    wait_for(lambda: collector.segments[name].complete, "completed again")
+    shipping_pod.wait_end()

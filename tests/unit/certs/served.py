@@ -53,6 +53,7 @@ def main() -> None:
         draining=draining,
         drain_seconds=float(drain_seconds),
         graceful_seconds=5,
+        plain=lambda path, body: b'{"plain": true}' if path == "/plain" else None,
     )
 
 

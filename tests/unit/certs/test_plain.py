@@ -6,7 +6,7 @@ import threading
 import pytest
 from gunicorn.http.unreader import SocketUnreader
 
-from certs.plain import MAX_BODY_BYTES, answer_plain
+from certs.plain import MAX_BODY_BYTES, Next, PlainStream
 
 HEAD = (
     "POST /mutate/privileged?timeout=3s HTTP/1.1\r\n"
@@ -27,7 +27,7 @@ def a_request(body: bytes = b'{"a":1}', head: str = HEAD) -> bytes:
 @pytest.fixture
 def pair():
     ours, theirs = socket.socketpair()
-    ours.settimeout(5)
+    ours.setblocking(False)
     theirs.settimeout(5)
     yield ours, theirs
     ours.close()
@@ -45,10 +45,11 @@ class App:
 
 def test_what_kube_apiserver_sends_is_answered(pair):
     ours, theirs = pair
-    app, unreader = App(), SocketUnreader(ours)
+    app = App()
+    stream = PlainStream(app, ours, SocketUnreader(ours))
     for _ in range(3):  # one after the other on one connection
         theirs.sendall(a_request())
-        assert answer_plain(app, ours, unreader) is True
+        assert stream.go_on() is Next.WAIT
         head, _, body = theirs.recv(65536).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 OK\r\nDate: ")
         assert head.endswith(b"\r\nContent-Length: 12")
@@ -56,26 +57,65 @@ def test_what_kube_apiserver_sends_is_answered(pair):
     assert app.asked == [("/mutate/privileged", b'{"a":1}')] * 3
 
 
-def test_a_body_that_comes_in_pieces_is_put_together(pair):
+def test_a_body_that_comes_in_pieces_is_put_together_without_waiting_for_it(pair):
     ours, theirs = pair
-    app, body = App(), b"x" * 100_000
+    app, body = App(), b"x" * 60_000
+    stream = PlainStream(app, ours, SocketUnreader(ours))
     request = a_request(body)
-    theirs.sendall(request[:1000])
-    rest = threading.Thread(target=theirs.sendall, args=(request[1000:],))
-    rest.start()
-    assert answer_plain(app, ours, SocketUnreader(ours)) is True
-    rest.join()
+    for at in range(0, len(request), 7000):
+        assert app.asked == []
+        theirs.sendall(request[at : at + 7000])
+        assert stream.go_on() is Next.WAIT
     assert app.asked == [("/mutate/privileged", body)]
 
 
-def test_what_follows_a_request_is_kept_for_the_next(pair):
+def test_what_follows_a_request_is_kept_for_gunicorn(pair):
     ours, theirs = pair
     unreader = SocketUnreader(ours)
     theirs.sendall(a_request() + b"GET /healthz")
-    assert answer_plain(App(), ours, unreader) is True
+    assert PlainStream(App(), ours, unreader).go_on() is Next.GUNICORN
     assert unreader.buf.getvalue() == b"GET /healthz"
-    assert answer_plain(App(), ours, unreader) is None  # gunicorn's now, with what comes
-    assert unreader.buf.getvalue() == b"GET /healthz"
+    assert theirs.recv(65536).endswith(b'{"yes":true}')
+
+
+def test_half_a_request_can_be_left_to_gunicorn(pair):
+    ours, theirs = pair
+    unreader = SocketUnreader(ours)
+    stream = PlainStream(App(), ours, unreader)
+    theirs.sendall(a_request()[:-3])
+    assert stream.go_on() is Next.WAIT
+    stream.give_back()
+    assert unreader.buf.getvalue() == a_request()[:-3]
+
+
+def test_an_answer_that_the_client_does_not_take_waits_for_it_in_a_thread(pair):
+    ours, theirs = pair
+    answer = b"y" * 4_000_000
+    stream = PlainStream(lambda path, body: answer, ours, SocketUnreader(ours))
+    theirs.sendall(a_request())
+    assert stream.go_on() is Next.GUNICORN
+    ours.settimeout(5)
+    sending = threading.Thread(target=stream.send_rest)
+    sending.start()
+    got = b""
+    while len(got) < len(answer):
+        got += theirs.recv(2**20)
+    sending.join(5)
+    assert got.endswith(answer)
+    assert stream.send_rest() is False
+
+
+def test_an_error_of_the_app_leaves_the_request_to_gunicorn(pair, caplog):
+    ours, theirs = pair
+    unreader = SocketUnreader(ours)
+    theirs.sendall(a_request())
+
+    def broken(path, body):
+        raise KeyError("a fault of ours")
+
+    assert PlainStream(broken, ours, unreader).go_on() is Next.GUNICORN
+    assert unreader.buf.getvalue() == a_request()
+    assert caplog.records[0].exc_info
 
 
 OTHERS = {
@@ -108,7 +148,7 @@ def test_everything_else_is_left_to_gunicorn_byte_for_byte(pair, request_bytes):
     ours, theirs = pair
     unreader = SocketUnreader(ours)
     theirs.sendall(request_bytes)
-    assert answer_plain(App(), ours, unreader) is None
+    assert PlainStream(App(), ours, unreader).go_on() is Next.GUNICORN
     assert unreader.buf.getvalue() == request_bytes
 
 
@@ -117,4 +157,5 @@ def test_a_client_that_goes_is_no_error(pair, sent):
     ours, theirs = pair
     theirs.sendall(sent)
     theirs.close()
-    assert answer_plain(App(), ours, SocketUnreader(ours)) is False
+    stream = PlainStream(App(), ours, SocketUnreader(ours))
+    assert [stream.go_on(), stream.go_on()][-1] is Next.GONE

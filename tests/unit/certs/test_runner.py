@@ -81,7 +81,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def ask(connection: http.client.HTTPSConnection, path: str = "/", body: bytes = b"x") -> Any:
-    connection.request("POST", path, body)
+    connection.request("POST", path, body, {"Content-Type": "application/json"})
     response = connection.getresponse()
     data = response.read()
     assert response.status == 200
@@ -90,17 +90,22 @@ def ask(connection: http.client.HTTPSConnection, path: str = "/", body: bytes = 
 
 @dataclass
 class Load:
-    """Clients without a pause: half keep their connection, half make a new one each time."""
+    """Clients without a pause: half keep their connection, half make a new one each time.
+
+    Half of both ask what is answered on the short way, wherever a connection is kept.
+    """
 
     port: int
     context: ssl.SSLContext
     answered: int = 0
+    answered_plain: int = 0
     errors: list[str] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> "Load":
-        self.threads = [threading.Thread(target=self._run, args=(n % 2 == 0,)) for n in range(4)]
+        kinds = [(keep, path) for keep in (True, False) for path in ("/", "/plain")]
+        self.threads = [threading.Thread(target=self._run, args=kind) for kind in kinds]
         for thread in self.threads:
             thread.start()
         return self
@@ -110,14 +115,15 @@ class Load:
         for thread in self.threads:
             thread.join(20)
 
-    def _run(self, keep: bool) -> None:
+    def _run(self, keep: bool, path: str) -> None:
         connection = http.client.HTTPSConnection(
             "localhost", self.port, context=self.context, timeout=10
         )
         try:
             while not self.stopping.is_set():
-                ask(connection)
+                is_plain = "plain" in ask(connection, path)
                 self.answered += 1
+                self.answered_plain += is_plain
                 if not keep:
                     connection.close()
         except (OSError, http.client.HTTPException, AssertionError) as error:
@@ -186,6 +192,7 @@ def test_certificates_change_under_load_without_a_lost_request(
         time.sleep(0.3)
     assert load.errors == []
     assert load.answered > 100
+    assert load.answered_plain > 20
     assert len(serials) == 5
     serial_shown(served.port, trusting(roots[2]), collector_name(2))
 
@@ -208,6 +215,34 @@ def test_clients_that_say_nothing_keep_nobody_waiting(
         ask(connection)
         connection.close()
         assert time.monotonic() - began_at < 2
+
+
+def test_clients_that_stop_in_a_plain_request_hold_no_thread(
+    api: SmallApi, start: Callable[..., Served]
+) -> None:
+    roots = some_roots(1)
+    put_secret(api, a_bundle(roots, 1))
+    served = start()
+    eventually(served.is_listening)
+    context = trusting(roots[1])
+    with contextlib.ExitStack() as stack:
+        connections = [
+            http.client.HTTPSConnection("localhost", served.port, context=context, timeout=10)
+            for _ in range(6)  # of 4 threads
+        ]
+        for connection in connections:
+            stack.callback(connection.close)
+            ask(connection, "/plain")
+            connection.putrequest("POST", "/plain", skip_accept_encoding=True)
+            connection.putheader("Content-Type", "application/json")
+            connection.putheader("Content-Length", "10")
+            connection.endheaders(b"half ")
+        other = http.client.HTTPSConnection("localhost", served.port, context=context, timeout=10)
+        stack.callback(other.close)
+        ask(other)
+        for connection in connections:
+            connection.send(b"other")
+            assert json.loads(connection.getresponse().read()) == {"plain": True}
 
 
 def test_stop_drains_first_and_loses_no_request(

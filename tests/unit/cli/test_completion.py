@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -65,11 +66,51 @@ def test_each_shell_has_a_script_that_asks_this_program(nightcap: Run, shell: st
 
 def test_help_loads_no_client_of_the_api() -> None:
     """Those are 400 ms on their own; help and completion of commands have to be instant."""
+    code = "from nightcap.cli.program import run; code = run(['start', '--help'])"
+    said = loading_none_of({"kubernetes", "urllib3", "msgspec", "yaml", "ssl"}, code)
+    assert "deployment/NAME" in said
+    modules = {f"nightcap.cli.{name}" for name in ("captures", "doctor", "files", "targets")}
+    code = "from nightcap.cli.program import run; code = run(['--help'])"
+    assert "Start a capture of pods" in loading_none_of(modules, code)
+
+
+def test_names_complete_without_the_official_client(api: SmallApi, kubeconfig: Path) -> None:
+    """It takes longer to import than a person waits for a completion."""
+    api.put(paths.packetcapture("shop", "dns"))
+    api.put(paths.pod("shop", "web-1"))
+    for words, candidate in ((["stop", ""], "dns"), (["attach", ""], "web-1"),
+                             (["list", "--context", "sh"], "shop")):  # fmt: skip
+        code = f"{ANSWER.rpartition(';')[0]}; sys.argv[1:] = {words}; answer_kubectl(); code = 0"
+        said = loading_none_of({"kubernetes", "urllib3", "msgspec"}, code)
+        assert said.splitlines()[0] == candidate
+    assert api.headers[-1]["Authorization"] == "Bearer the-token"
+
+
+def test_kubeconfigs_of_other_kinds_complete_by_the_official_client(
+    api: SmallApi, kubeconfig: Path
+) -> None:
+    api.put(paths.packetcapture("shop", "dns"))
+    config = json.loads(kubeconfig.read_text())
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}
+    said = {
+        "kind": "ExecCredential",
+        "apiVersion": plugin["apiVersion"],
+        "status": {"token": "of-the-plugin"},
+    }
+    plugin |= {"command": "echo", "args": [json.dumps(said)]}  # type: ignore[dict-item]
+    config["users"] = [{"name": "me", "user": {"exec": plugin}}]
+    kubeconfig.write_text(json.dumps(config))
+    assert completed("stop", "") == ["dns", ":4"]
+    assert api.headers[-1]["Authorization"] == "Bearer of-the-plugin"
+
+
+def loading_none_of(modules: set[str], code: str) -> str:
+    """What a program says, which must load none of these modules."""
     code = (
-        "import sys; from nightcap.cli.program import run; code = run(['start', '--help']);"
-        "heavy = {'kubernetes', 'urllib3', 'msgspec', 'yaml', 'ssl'} & set(sys.modules);"
-        "sys.exit(f'loaded {heavy}' if heavy else code)"
+        f"import sys; {code};"
+        f"loaded = {modules!r} & set(sys.modules);"
+        "sys.exit(f'loaded {loaded}' if loaded else code)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "deployment/NAME" in done.stdout
+    return done.stdout

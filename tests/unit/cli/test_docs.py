@@ -9,11 +9,14 @@ from pathlib import Path
 import click
 import pytest
 
+from nightcap.cli.commands import LazyGroup
 from nightcap.cli.program import cli
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "cli.md").read_text()
-HELP = "\n".join(command.help or "" for command in cli.commands.values())
+assert isinstance(cli, LazyGroup)
+COMMANDS = cli.all_commands()
+HELP = "\n".join(command.help or "" for command in COMMANDS.values())
 
 
 def told(text: str) -> list[str]:
@@ -41,7 +44,7 @@ def test_unknown_option_would_be_found() -> None:
 
 
 def test_page_and_help_have_an_example_of_every_command() -> None:
-    for name in cli.commands:
+    for name in COMMANDS:
         assert re.search(rf"^kubectl nightcap {name}\b|<\(kubectl nightcap {name}\b", PAGE, re.M)
-    for name, command in cli.commands.items():
+    for name, command in COMMANDS.items():
         assert f"kubectl nightcap {name}" in (command.help or "")

@@ -140,13 +140,83 @@ def test_place_that_cannot_be_written_is_named(api: SmallApi, nightcap: Run, her
 
 
 def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from nightcap.cli.files import _bar, _progress
+    from nightcap.cli.progress import bar, progress
 
-    with _progress("dns", 100) as tell:
+    with progress("dns", 100) as tell:
         tell(50)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with _progress("dns", 100) as tell:
+    with progress("dns", 100) as tell:
         tell(50)
-    assert f"{_bar('dns', 50, 100)}\r\x1b[K" in capsys.readouterr().err
-    assert _bar("dns", 50, 100) == "dns  [############............] 50 B of 100 B"
+    assert f"{bar('dns', 50, 100)}\r\x1b[K" in capsys.readouterr().err
+    assert bar("dns", 50, 100) == "dns  [############............] 50 B of 100 B"
+
+
+def test_one_file_is_gone_on_with_when_the_connection_breaks(
+    api: SmallApi, nightcap: Run, here: Path
+) -> None:
+    data = a_pcap(*[b"x" * 100] * 50)
+    whole = {"Content-Length": str(len(data)), "ETag": '"a-1"'}
+    path = f"{BASE}/files/{NAME}"
+    api.answers["GET", f"{BASE}/files"] = [(200, {"files": [{"file": NAME, "pod": "web-1"}]})]
+    rest = {"Content-Length": str(len(data) - 1000)}
+    api.answers["GET", path] = [(200, data[:1000], whole), (206, data[1000:3000], rest),
+                                (206, data[3000:])]  # fmt: skip
+    ran = nightcap("get", "dns", "--pod", "web-1", "-o", "one.pcap")
+    assert ran.code == 0, ran.err
+    assert (here / "one.pcap").read_bytes() == data
+    assert [h.get("Range") for h in api.headers[-2:]] == ["bytes=1000-", "bytes=3000-"]
+    assert api.headers[-1]["If-Range"] == '"a-1"'
+    # Another state of it, or an end without end: nothing is kept.
+    for second, words in (((200, data), "it changed"), ((206, b"", rest), "does not answer")):
+        api.answers["GET", path] = [(200, data[:1000], whole), second]
+        ran = nightcap("get", "dns", "--pod", "web-1", "-o", "two.pcap")
+        assert ran.code == 1
+        assert words in ran.err
+        assert not (here / "two.pcap").exists()
+
+
+def test_merged_is_one_checked_file(api: SmallApi, nightcap: Run, here: Path) -> None:
+    from tests.unit.cli.test_follow import FRAME, a_stream
+
+    path = f"{BASE}/merged.pcapng"
+    api.answers["GET", path] = [(200, a_stream(FRAME, FRAME))]
+    ran = nightcap("get", "dns", "--merged", "--pod", "web-1", "-f", "udp", "--from", "5")
+    size = len(a_stream(FRAME, FRAME))
+    assert (ran.code, ran.out) == (0, f"1 file, 2 packets, {size} B, checked: dns.pcapng\n")
+    assert (here / "dns.pcapng").read_bytes() == a_stream(FRAME, FRAME)
+    assert api.requests[-1][2] == {"pod": "web-1", "filter": "udp", "from": "5"}
+    api.answers["GET", path] = [(200, a_stream(FRAME)[:-1])]
+    cut = nightcap("get", "dns", "--merged", "-o", "cut.pcapng")
+    assert cut.code == 1
+    assert "cut off" in cut.err
+    assert [file.name for file in here.iterdir()] == ["dns.pcapng"]
+    api.answers["GET", path] = [(204, b"")]
+    assert "dns has no files yet" in nightcap("get", "dns", "--merged").err
+
+
+def test_files_are_listed_as_tables_and_for_programs(api: SmallApi, nightcap: Run) -> None:
+    listed = {
+        "file": NAME, "pod": "web-1", "node": "n", "interface": "eth0", "size": 2048,
+        "packets": None, "dropped": 3, "first": "A", "last": "B", "state": "growing",
+    }  # fmt: skip
+    api.answers["GET", f"{BASE}/files"] = [(200, {"files": [listed]})]
+    head, row = nightcap("files", "dns").out.splitlines()
+    assert head.split() == ["FILE", "SIZE", "PACKETS", "FIRST", "LAST", "STATE"]
+    assert row.split() == [NAME, "2.0", "KiB", "-", "A", "B", "growing"]
+    assert nightcap("files", "dns", "-o", "wide").out.split()[-4:] == ["web-1", "eth0", "n", "3"]
+    assert nightcap("files", "dns", "-o", "name").out == f"{NAME}\n"
+    assert '"size": 2048' in nightcap("files", "dns", "-o", "json").out
+    api.answers["GET", f"{BASE}/files"] = [(200, {"files": []})]
+    assert "no files yet" in nightcap("files", "dns").err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("-f", "udp"), ("--merged", "-d", "x"), ("--from-pods", "-o", "x"), ("-d", "x", "-o", "y")],
+)
+def test_options_that_contradict_are_refused(
+    api: SmallApi, nightcap: Run, arguments: tuple[str, ...]
+) -> None:
+    assert nightcap("get", "dns", *arguments).code == 2
+    assert api.requests == []

@@ -50,6 +50,7 @@ _orders = st.builds(
         max_size=4,
         unique_by=lambda entry: entry.id,
     ).map(tuple),
+    refused=st.just(()),
 )
 
 

@@ -30,6 +30,7 @@ _reports = st.builds(
     lost=st.builds(Lost, segments=_counts, bytes=_counts),
     backlog=_counts,
     shipped=st.booleans(),
+    v=st.just(1),
 )
 
 

@@ -1,6 +1,5 @@
 """A ledger comes to what `reconcile` says, whatever happens and in whatever order."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from controller.decisions import Decisions
 from controller.ledger import Ledger, News
 from controller.reconcile import reconcile
 from controller.reports import ReportBook
+from controller.status import WRITE_EVERY_SECONDS
 from controller.view import Memory, RetrievalView, judge
 from controller.world import World
 from nightcap.contract import keys
@@ -43,7 +43,7 @@ def comparable(action: Action, now: float) -> Any:
         case PatchOrders(pod, value, ids):
             orders = parse_orders(value or "")
             entries = [
-                replace(entry, until=0 if entry.until <= now else entry.until)
+                entry._replace(until=0 if entry.until <= now else entry.until)
                 for entry in orders.captures
             ]
             return "orders", pod.uid, orders.collectors, tuple(entries), ids
@@ -128,8 +128,19 @@ class Model:
 
     def check(self) -> None:
         wanted = reconcile(self.world.view("shop"), self.now).actions
-        ours = sorted(repr(comparable(action, self.now)) for action in self.outstanding())
+        ours = sorted(
+            repr(comparable(action, self.now))
+            for action in self.outstanding()
+            if not self._is_paced(action)
+        )
         assert ours == sorted(repr(comparable(action, self.now)) for action in wanted)
+
+    def _is_paced(self, action: Action) -> bool:
+        """A status that was decided on before a clock that was set back made it wait again."""
+        if not isinstance(action, UpdateStatus):
+            return False
+        written_at = self.world.memory.status_written_at.get(action.capture.uid, 0.0)
+        return abs(self.now - written_at) < WRITE_EVERY_SECONDS
 
     def perform(self, actions: tuple[Action, ...]) -> None:
         """What the API server would have afterwards, and its watches tell."""

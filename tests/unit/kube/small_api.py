@@ -10,7 +10,8 @@ from kubernetes.client import Configuration
 
 from nightcap.kube.client import KubeClient
 
-Answer = tuple[int, Any]
+Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+"""Status, body, and more headers; one that announces more bytes than come breaks off."""
 
 
 class SmallApi:
@@ -96,12 +97,16 @@ class SmallApi:
 
             do_GET = do_POST = do_PATCH = do_PUT = do_DELETE = handle_any  # noqa: N815
 
-            def answer(self, status: int, body: Any) -> None:
+            def answer(self, status: int, body: Any, more: dict[str, str] | None = None) -> None:
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
+                headers = {"Content-Length": str(len(data)), **(more or {})}
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(data)))
+                for name, value in headers.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
+                if int(headers["Content-Length"]) > len(data):
+                    self.close_connection = True
 
             def list(self, path: str, query: dict[str, str]) -> None:
                 with api.changed:

@@ -6,6 +6,9 @@ import struct
 from typing import Any
 
 from nightcap.contract.segments import SegmentKey, StreamKey
+from retrieval.store.base import Store
+from retrieval.store.directory import ReadableDirectory
+from retrieval.store.objects import ReadableObjects
 
 CAPTURE = "ca9a0000-0000-4000-8000-000000000001"
 CALICO = "ca11c000-0000-4000-8000-000000000001"
@@ -63,3 +66,11 @@ def a_pod(name: str = "web-0", uid: str = POD, app: str = "web") -> dict[str, An
 
 def a_report(seq: int = 1, state: str = "capturing", **fields: Any) -> str:
     return json.dumps({"v": 1, "seq": seq, "at": 1.5, "state": state, **fields})
+
+
+def names_in(store: Store) -> set[str]:
+    """The path of everything that lies in a store."""
+    if isinstance(store, ReadableObjects):
+        return {found.path for found in store.bucket.list("")}
+    assert isinstance(store, ReadableDirectory)
+    return {str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()}

@@ -23,12 +23,17 @@ ROOT = Path(__file__).resolve().parents[3]
 class Installation:
     """Starts programs over one store, and speaks to them."""
 
-    def __init__(self, api: FakeApi, folder: Path) -> None:
+    def __init__(
+        self, api: FakeApi, folder: Path, url: str = "", environ: dict[str, str] | None = None
+    ) -> None:
+        """Over a folder, or over the object store at `url`, which `environ` tells of."""
         self.api = api
         self.folder = folder
         self.store = folder / "store"
         self.store.mkdir()
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self._environ = {"NIGHTCAP_STORE": url or str(self.store), **(environ or {})}
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._ports: dict[str, int] = {}
         now = time.time()
         root = new_root(1, now)
         leaf = new_leaf(root, ["localhost", collector_name(1)], now)
@@ -61,13 +66,14 @@ class Installation:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
+        self._ports[program] = port
         environ = os.environ | {
             "KUBECONFIG": str(self._kubeconfig),
-            "NIGHTCAP_STORE": str(self.store),
-            "NIGHTCAP_TLS_DIR": str(self.folder / "tls"),
+            "NIGHTCAP_TLS_DIR": str(self.folder / f"tls-{port}"),
             "NIGHTCAP_METRICS_PORT": "0",
             "NIGHTCAP_COLLECTOR_PORT": str(port),
             "NIGHTCAP_FILES_PORT": str(port),
+            **self._environ,
         }
         with (
             (self.folder / f"{program}.log").open("ab") as log,
@@ -81,7 +87,7 @@ class Installation:
                 stderr=log,
                 start_new_session=True,
             )
-        self.processes.append(process)
+        self.processes[port] = process
         deadline = time.monotonic() + 20
         while True:
             assert process.poll() is None, (self.folder / f"{program}.log").read_text()
@@ -96,16 +102,24 @@ class Installation:
             finally:
                 connection.close()
 
+    def port_of(self, program: str) -> int:
+        """Where a program that was started last listens."""
+        return self._ports[program]
+
     def connect(self, port: int) -> http.client.HTTPSConnection:
         return http.client.HTTPSConnection("localhost", port, context=self.trust, timeout=20)
 
     def kill(self) -> None:
         """kill -9 of all processes of all programs."""
-        for process in self.processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-            process.wait()
-        self.processes.clear()
+        for port in tuple(self.processes):
+            self.kill_one(port)
+
+    def kill_one(self, port: int) -> None:
+        """kill -9 of all processes of the program that listens there."""
+        process = self.processes.pop(port)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        process.wait()
 
     def audit(self) -> str:
         return (self.folder / "files.out").read_text()

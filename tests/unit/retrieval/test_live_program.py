@@ -128,7 +128,7 @@ def test_live_answers_end_when_the_program_does(
 ) -> None:
     reader = Reader(installation, port)
     reader.read_until(1)
-    (process,) = installation.processes
+    (process,) = installation.processes.values()
     process.terminate()
     while reader.read():
         pass

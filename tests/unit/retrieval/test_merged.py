@@ -25,8 +25,7 @@ from retrieval.files.merged import HOLD_SECONDS, Cast, Live, Outside, Title, wan
 from retrieval.files.packets import Filters
 from retrieval.files.people import People
 from retrieval.files.wanted import Wanted
-from retrieval.store.base import StreamMeta
-from retrieval.store.writing import DirectoryStore
+from retrieval.store.base import Store, StreamMeta
 from retrieval.stored_reports import StoredReport, dump_stored
 from tests.unit.retrieval.builders import CAPTURE, STREAM, a_capture, a_key, a_report
 from tests.unit.retrieval.fake_api import FakeApi
@@ -42,7 +41,7 @@ COOKED = Header(147, 65535, nanoseconds=True)  # a number for private use: no fi
 class Merged:
     """The application over a store with two pods."""
 
-    def __init__(self, store: DirectoryStore, api: FakeApi) -> None:
+    def __init__(self, store: Store, api: FakeApi) -> None:
         self.store, self.api = store, api
         self.audit: list[dict[str, Any]] = []
         self.is_ready = True
@@ -101,7 +100,7 @@ def only(values: list[Value], kind: type) -> list[Any]:
 
 
 @pytest.fixture
-def merged(store: DirectoryStore, api: FakeApi) -> Merged:
+def merged(store: Store, api: FakeApi) -> Merged:
     api.users["reader", "api"] = {"username": "reader", "groups": ["system:authenticated"]}
     api.users["capturer", "api"] = {"username": "capturer", "groups": ["system:authenticated"]}
     api.allowed.add(
@@ -175,7 +174,7 @@ def test_drops_are_told_once_for_a_pod(merged: Merged) -> None:
     merged.put(20, interface="net1")
     merged.put(30, stream=OTHER)
     report = parse_report(a_report(received=9, dropped=4))
-    merged.store.write_report(STREAM, dump_stored(StoredReport(report, 2.0)))
+    merged.store.write_report(STREAM, dump_stored(StoredReport(report, 2.0)), 1)
     told = only(merged.values(), Statistics)
     assert [(s.interface, s.received, s.dropped) for s in told] == [(0, 9, 4), (1, None, None)]
     assert told[0].comments == ("counters are of all interfaces of this pod together",)
@@ -183,10 +182,9 @@ def test_drops_are_told_once_for_a_pod(merged: Merged) -> None:
 
 
 def test_damage_is_stated_and_all_before_it_is_there(merged: Merged) -> None:
-    merged.put(10, 20)
-    key = a_key()
-    path = merged.store.path(key)
-    path.write_bytes(path.read_bytes() + b"\xff" * 40)
+    merged.put(10, 20, complete=False)
+    size = merged.store.segment(a_key()).size
+    merged.store.append(a_key(), size, b"\xff" * 40, complete=True)
     merged.put(30, seq=2)
     values = merged.values()
     assert [at for _, at in packets(values)] == [10, 20, 30]
@@ -508,8 +506,9 @@ def test_a_file_that_is_deleted_while_it_is_open_is_read_to_its_end(merged: Merg
 
 
 def shipped(merged: Merged, dropped: int = 0, is_last: bool = True) -> None:
-    report = parse_report(a_report(received=9, dropped=dropped, shipped=is_last))
-    merged.store.write_report(STREAM, dump_stored(StoredReport(report, 2.0)))
+    seq = 2 if is_last else 1
+    report = parse_report(a_report(seq, received=9, dropped=dropped, shipped=is_last))
+    merged.store.write_report(STREAM, dump_stored(StoredReport(report, 2.0)), seq)
 
 
 def finish(world: World) -> None:

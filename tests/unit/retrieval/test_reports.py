@@ -3,8 +3,7 @@ import pytest
 from nightcap.contract.reports import Report, State
 from nightcap.contract.segments import StreamKey
 from retrieval.collector.reports import ReportIndex
-from retrieval.store.base import StreamMeta
-from retrieval.store.writing import DirectoryStore
+from retrieval.store.base import Store, StreamMeta
 from retrieval.stored_reports import load_stored
 from tests.unit.retrieval.builders import CAPTURE, POD, STREAM
 
@@ -17,7 +16,7 @@ def a_report(seq: int, state: State = State.CAPTURING, **fields: object) -> Repo
 
 
 @pytest.fixture
-def index(store: DirectoryStore) -> ReportIndex:
+def index(store: Store) -> ReportIndex:
     for stream in (STREAM, OTHER):
         store.create_stream(stream, META)
     return ReportIndex(store, boot_id="boot")
@@ -27,7 +26,7 @@ def take(index: ReportIndex, report: Report, now: float = 100, stream: StreamKey
     return index.accept(stream, lambda: META, report, now)
 
 
-def stored_seq(store: DirectoryStore) -> int | None:
+def stored_seq(store: Store) -> int | None:
     stored = load_stored(store.report(STREAM))
     return None if stored is None else stored.report.seq
 
@@ -41,7 +40,7 @@ def test_the_highest_seq_wins(index: ReportIndex) -> None:
 
 
 def test_a_change_of_state_is_written_at_once_and_the_rest_every_30_seconds(
-    index: ReportIndex, store: DirectoryStore
+    index: ReportIndex, store: Store
 ) -> None:
     take(index, a_report(1, State.WAITING), 100)
     assert stored_seq(store) == 1
@@ -63,7 +62,7 @@ def test_a_change_of_state_is_written_at_once_and_the_rest_every_30_seconds(
 
 
 def test_reports_survive_a_restart_and_old_cursors_get_everything(
-    index: ReportIndex, store: DirectoryStore
+    index: ReportIndex, store: Store
 ) -> None:
     take(index, a_report(1, message="hello"))
     take(index, a_report(1), stream=OTHER)
@@ -78,11 +77,11 @@ def test_reports_survive_a_restart_and_old_cursors_get_everything(
 
 
 def test_a_report_that_a_power_cut_left_unreadable_is_passed_over(
-    index: ReportIndex, store: DirectoryStore
+    index: ReportIndex, store: Store
 ) -> None:
     take(index, a_report(1))
     take(index, a_report(1), stream=OTHER)
-    store.write_report(STREAM, b'{"received_at": 5, "rep')
+    store.write_report(STREAM, b'{"received_at": 5, "rep', 2)
     again = ReportIndex(store)
     again.load()
     _, entries = again.since("")

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 
 from nightcap.contract.orders import CaptureOrder, Limit, Orders, Rotation
@@ -42,7 +40,7 @@ def test_one_that_runs_as_ordered_is_left_alone() -> None:
     ids=["filter", "snap", "interfaces"],
 )
 def test_another_packet_selection_reopens(change: dict[str, object]) -> None:
-    changed = replace(ORDER, **change)  # type: ignore[arg-type]
+    changed = ORDER._replace(**change)  # type: ignore[arg-type]
     assert plan(orders(changed), {"a1": RUNNING}, now=NOW) == [Reopen(changed)]
 
 
@@ -52,7 +50,7 @@ def test_another_packet_selection_reopens(change: dict[str, object]) -> None:
     ids=["until", "limit", "rotation"],
 )
 def test_other_limits_leave_the_interfaces_open(change: dict[str, object]) -> None:
-    changed = replace(ORDER, **change)  # type: ignore[arg-type]
+    changed = ORDER._replace(**change)  # type: ignore[arg-type]
     assert plan(orders(changed), {"a1": RUNNING}, now=NOW) == [Adjust(changed)]
 
 
@@ -92,14 +90,14 @@ def test_after_a_restart_the_end_is_said_again_and_nothing_is_opened() -> None:
 
 def test_a_later_until_reopens() -> None:
     end = End(Reason.TIME, ORDER.until, ORDER.limit)
-    later = replace(ORDER, until=ORDER.until + 600)
+    later = ORDER._replace(until=ORDER.until + 600)
     known = {"a1": Known(order=ORDER, end=end)}
     assert plan(orders(later), known, now=NOW + 60) == [Begin(later)]
 
 
 def test_a_later_until_does_not_reopen_what_is_full() -> None:
     end = End(Reason.SIZE, ORDER.until, ORDER.limit)
-    later = replace(ORDER, until=ORDER.until + 600)
+    later = ORDER._replace(until=ORDER.until + 600)
     known = {"a1": Known(order=ORDER, end=end, bytes=1000)}
     expected = Finish(later, End(Reason.SIZE, later.until, later.limit))
     assert plan(orders(later), known, now=NOW + 60) == [expected]
@@ -109,9 +107,9 @@ def test_the_collectors_earlier_end_holds_and_may_be_taken_back() -> None:
     told = Known(order=ORDER, running=True, collector_until=NOW)
     end = End(Reason.TIME, int(NOW), ORDER.limit)
     assert plan(orders(ORDER), {"a1": told}, now=NOW) == [Finish(ORDER, end)]
-    ended = replace(told, running=False, end=end)
+    ended = told._replace(running=False, end=end)
     assert plan(orders(ORDER), {"a1": ended}, now=NOW) == []
-    taken_back = replace(ended, collector_until=NOW + 60)
+    taken_back = ended._replace(collector_until=NOW + 60)
     assert plan(orders(ORDER), {"a1": taken_back}, now=NOW) == [Begin(ORDER)]
 
 
@@ -126,13 +124,13 @@ def test_what_is_in_the_orders_no_more_is_forgotten() -> None:
 
 
 def test_what_the_collector_disowned_is_discarded_and_never_begun_again() -> None:
-    gone = replace(RUNNING, gone=True)
+    gone = RUNNING._replace(gone=True)
     assert plan(orders(ORDER), {"a1": gone}, now=NOW) == [Discard("a1")]
-    assert plan(orders(ORDER), {"a1": replace(gone, running=False)}, now=NOW) == []
+    assert plan(orders(ORDER), {"a1": gone._replace(running=False)}, now=NOW) == []
 
 
 def test_a_refused_entry_stops_its_own_capture_and_is_not_forgotten() -> None:
-    other = replace(ORDER, id="b2")
+    other = ORDER._replace(id="b2")
     refused = Orders(captures=(other,), refused=(("a1", "snap: wrong"), ("", "no id")))
     known = {"a1": RUNNING, "b2": Known(order=other, running=True)}
     assert plan(refused, known, now=NOW) == [Refuse("a1", "snap: wrong")]

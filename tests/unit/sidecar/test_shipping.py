@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from nightcap.contract.uploads import MAX_BODY_BYTES
+from sidecar.segment import Segment
 from sidecar.shipping import (
     Delay,
     Job,
@@ -16,19 +17,22 @@ from sidecar.shipping import (
     choose,
     judge_offset,
 )
-from sidecar.spool import CaptureSpool, Segment, Spool
+from sidecar.spool import CaptureSpool, Spool
 
 NOW = 1000.0
 
 
 def a_capture(tmp_path: Path, *segments: Segment, name: str = "a1") -> CaptureSpool:
-    capture = Spool(tmp_path, 10**9).capture(name)
+    capture = Spool(str(tmp_path), 10**9).capture(name)
     capture.segments = list(segments)
     return capture
 
 
 def a_segment(seq: int = 0, interface: str = "eth0", **facts: Any) -> Segment:
-    return Segment(interface, seq, seq, 10, **facts)
+    segment = Segment(interface, seq, seq, 10)
+    for name, value in facts.items():
+        setattr(segment, name, value)
+    return segment
 
 
 def next_job(capture: CaptureSpool, **turn: float) -> tuple[Job | None, float]:
@@ -93,7 +97,7 @@ def test_the_final_report_waits_for_the_last_segment_and_is_sent_once(tmp_path: 
 
 
 def test_a_disowned_or_refused_capture_lets_the_others_go_first(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, 10**9)
+    spool = Spool(str(tmp_path), 10**9)
     gone, refused, fine = (spool.capture(name) for name in ("a", "b", "c"))
     gone.ledger.gone = True
     for capture in (gone, refused, fine):

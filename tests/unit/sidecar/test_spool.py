@@ -11,7 +11,9 @@ from nightcap.contract.orders import Limit
 from nightcap.contract.reports import Reason, State
 from nightcap.pcap.formats import Header, Record, pack_header, pack_record, scan
 from sidecar.lifecycle import End
-from sidecar.spool import CaptureSpool, Segment, Spool, Status, mend
+from sidecar.recovery import mend
+from sidecar.segment import Segment
+from sidecar.spool import CaptureSpool, Spool, Status
 
 HEADER = Header(linktype=1, snaplen=65535, nanoseconds=True)
 CAPTURE = "a1"
@@ -38,13 +40,13 @@ def files(root: Path) -> list[str]:
 
 
 def reopened(root: Path) -> CaptureSpool:
-    spool = Spool(root, 10**9)
+    spool = Spool(str(root), 10**9)
     spool.recover()
     return spool.capture(CAPTURE)
 
 
 def test_a_segment_is_published_by_rename_when_it_is_complete(tmp_path: Path) -> None:
-    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
     segment = write(capture, 60, complete=False)
     assert files(tmp_path) == ["a1/eth0/00000000.pcap.part"]
     capture.complete(segment, segment.size, 1)
@@ -52,7 +54,7 @@ def test_a_segment_is_published_by_rename_when_it_is_complete(tmp_path: Path) ->
 
 
 def test_a_segment_without_packets_leaves_no_trace(tmp_path: Path) -> None:
-    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
     segment = write(capture, complete=False)
     capture.complete(segment, 24, 0)
     assert files(tmp_path) == []
@@ -60,7 +62,7 @@ def test_a_segment_without_packets_leaves_no_trace(tmp_path: Path) -> None:
 
 
 def test_numbers_never_repeat_also_not_after_a_restart(tmp_path: Path) -> None:
-    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
     first = write(capture, 60)
     capture.release(first)
     assert files(tmp_path) == []
@@ -68,7 +70,7 @@ def test_numbers_never_repeat_also_not_after_a_restart(tmp_path: Path) -> None:
 
 
 def test_counters_and_report_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
-    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
     write(capture, 60, 61)
     capture.say(Status(State.CAPTURING, packets=2, received=5, dropped=1))
     last = capture.report(1.0)
@@ -79,7 +81,7 @@ def test_counters_and_report_numbers_go_on_after_a_restart(tmp_path: Path) -> No
 
 
 def test_an_end_survives_but_not_that_the_pod_was_going(tmp_path: Path) -> None:
-    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
     capture.ledger.end = End(Reason.SIZE, 60, Limit(5, 6))
     capture.reported()
     again = reopened(tmp_path)
@@ -94,7 +96,7 @@ def test_an_end_survives_but_not_that_the_pod_was_going(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"v":1,"packets":"x"}', "\x00"])
 def test_a_broken_ledger_is_counted_anew(tmp_path: Path, text: str) -> None:
-    write(Spool(tmp_path, 10**9).capture(CAPTURE), 60, 61)
+    write(Spool(str(tmp_path), 10**9).capture(CAPTURE), 60, 61)
     (tmp_path / CAPTURE / "state.json").write_text(text)
     again = reopened(tmp_path)
     assert again.ledger.packets == 2
@@ -102,7 +104,7 @@ def test_a_broken_ledger_is_counted_anew(tmp_path: Path, text: str) -> None:
 
 
 def test_strange_files_are_left_alone(tmp_path: Path) -> None:
-    write(Spool(tmp_path, 10**9).capture(CAPTURE), 60)
+    write(Spool(str(tmp_path), 10**9).capture(CAPTURE), 60)
     (tmp_path / CAPTURE / "eth0" / "notes.txt").touch()
     (tmp_path / CAPTURE / "%zz").mkdir()
     (tmp_path / "Not A Capture").mkdir()
@@ -122,7 +124,7 @@ def test_whatever_a_dead_worker_left_is_whole_records_counted_once(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        capture = Spool(root, 10**9).capture(CAPTURE)
+        capture = Spool(str(root), 10**9).capture(CAPTURE)
         for _ in range(counted_before):
             write(capture, 100)
         write(capture, *sizes, complete=False)
@@ -147,7 +149,7 @@ def test_whatever_a_dead_worker_left_is_whole_records_counted_once(
 
 
 def test_a_dropped_segment_is_counted_and_its_end_is_told(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, 200)
+    spool = Spool(str(tmp_path), 200)
     capture = spool.capture(CAPTURE)
     first, second, third = (write(capture, 100) for _ in range(3))
     first.acked = 40
@@ -160,7 +162,7 @@ def test_a_dropped_segment_is_counted_and_its_end_is_told(tmp_path: Path) -> Non
 
 
 def test_renumbering_moves_the_file_and_the_next_number(tmp_path: Path) -> None:
-    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
     segment = write(capture, 60)
     capture.renumber(segment, 7)
     assert files(tmp_path) == ["a1/eth0/00000007.pcap"]
@@ -168,21 +170,21 @@ def test_renumbering_moves_the_file_and_the_next_number(tmp_path: Path) -> None:
 
 
 def test_the_backlog_is_what_is_not_durable(tmp_path: Path) -> None:
-    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
     segment = write(capture, 100)
     segment.durable = 40
     assert capture.report(1.0).backlog == 100
 
 
 def test_a_forgotten_capture_leaves_nothing(tmp_path: Path) -> None:
-    spool = Spool(tmp_path, 10**9)
+    spool = Spool(str(tmp_path), 10**9)
     write(spool.capture(CAPTURE), 60)
     spool.forget(CAPTURE)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disowned_capture_keeps_only_that_it_is(tmp_path: Path) -> None:
-    capture = Spool(tmp_path, 10**9).capture(CAPTURE)
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
     write(capture, 60)
     capture.ledger.gone = True
     capture.drop_all()
@@ -195,10 +197,10 @@ def test_mending_removes_what_holds_no_packet(tmp_path: Path) -> None:
     path = tmp_path / "0.part"
     for data in (b"", a_file()[:10], a_file(), a_file(60)[:50], b"no pcap at all, but long enough"):
         path.write_bytes(data)
-        assert mend(path) is None
+        assert mend(str(path)) is None
         assert not path.exists()
     path.write_bytes(a_file(60, 61)[:-1])
-    found = mend(path)
+    found = mend(str(path))
     assert found is not None
     assert found.packets == 1
     with path.open("rb") as file:

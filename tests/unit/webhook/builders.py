@@ -145,7 +145,7 @@ class KnownCluster:
     def ceiling(self, namespace: str) -> Ceiling | None:
         return self.limit
 
-    def namespace(self, name: str) -> NamespaceFacts:
+    def namespace(self, name: str, *, wait: bool = True) -> NamespaceFacts:
         return NamespaceFacts(name, self.enabled, self.limit_ranges, self.quotas)
 
     def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]:

@@ -10,6 +10,7 @@ from nightcap.kube.reflector import Change
 from tests.unit.kube.small_api import SmallApi
 from tests.unit.webhook.builders import NAMESPACE, a_capture, a_quota
 from webhook.cache import CaptureIndex, ClusterCache, NamespaceIndex, addresses_of
+from webhook.facts import NotAtOnce
 
 ENABLED = {keys.INJECT: keys.INJECT_ENABLED}
 
@@ -118,6 +119,17 @@ def test_a_label_that_the_watch_learns_of_a_moment_late_counts(api):
     put_namespace(api, NAMESPACE, ENABLED)  # no waiting: the next line is milliseconds later
     assert cache.namespace(NAMESPACE).enabled is True
     cache.stop()
+
+
+def test_whoever_may_not_wait_is_told_to_ask_elsewhere(api, cache):
+    put_namespace(api, NAMESPACE)
+    put_namespace(api, "other", ENABLED)
+    begin(cache)
+    with pytest.raises(NotAtOnce):
+        cache.namespace(NAMESPACE, wait=False)
+    assert cache.namespace(NAMESPACE).enabled is False
+    assert cache.namespace("other", wait=False).enabled is True
+    assert cache.namespace("unknown", wait=False).enabled is None
 
 
 def test_quotas_and_limit_ranges_are_known_with_their_namespace(api, cache):

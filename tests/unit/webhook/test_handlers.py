@@ -22,7 +22,7 @@ from webhook.handlers import (
     AnnotationHandler,
     CaptureHandler,
     FilterCheck,
-    FilterCheckBusy,
+    NotCompiled,
     PodHandler,
 )
 from webhook.review import read_request
@@ -219,7 +219,7 @@ def test_filters_are_compiled_few_at_a_time_and_the_rest_let_through():
     first = threading.Thread(target=compiling, args=("udp",))
     first.start()
     assert inside.wait(10)
-    with pytest.raises(FilterCheckBusy):
+    with pytest.raises(NotCompiled):
         compiling("tcp")
     outcome = ask(
         CaptureHandler(compiling, KnownCluster(), lambda: NOW), capture_review({"filter": "tcp"})
@@ -229,6 +229,22 @@ def test_filters_are_compiled_few_at_a_time_and_the_rest_let_through():
     leave.set()
     first.join(10)
     assert compiling("tcp") is None
+
+
+@pytest.mark.parametrize("handler", [CaptureHandler, AnnotationHandler])
+def test_a_filter_that_could_not_be_compiled_in_time_is_let_through_and_told(handler):
+    def late(expression):
+        return check_filter(expression, timeout=0.001)
+
+    meta = {"name": "dns", "annotations": {keys.CAPTURE: "on", keys.FILTER: "udp port 53"}}
+    review = capture_review({"filter": "udp port 53"})
+    review["request"]["object"]["metadata"] = meta
+    more = (KnownCluster(), lambda: NOW) if handler is CaptureHandler else ()
+    outcome = ask(handler(FilterCheck(late), *more), review)
+    assert (outcome.decision, outcome.reason, outcome.answer.refusal) == ("allowed", "slow", "")
+    if handler is CaptureHandler:
+        (warning,) = outcome.answer.warnings
+        assert "the filter took longer than 0.001 s to compile; " in warning
 
 
 def test_while_injection_is_off_new_pods_start_without_and_lose_forged_annotations():

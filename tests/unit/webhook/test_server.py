@@ -24,8 +24,10 @@ from tests.unit.webhook.builders import (
     apply_answer,
     resolved,
 )
-from webhook.handlers import AnnotationHandler, CaptureHandler, PodHandler
+from webhook.facts import NotAtOnce
+from webhook.handlers import AnnotationHandler, CaptureHandler, Outcome, PodHandler
 from webhook.metrics import Metrics
+from webhook.review import Answer
 from webhook.server import MAX_BODY_BYTES, AdmissionApp, status_app
 from webhook.shape import Level
 
@@ -188,6 +190,29 @@ def test_metrics_count_decisions_with_reasons_and_requests_that_are_none():
     assert value("nightcap_admission_seconds_count", handler=path) == 2
     assert value("nightcap_admission_seconds_bucket", handler=path, le="0.001") is not None
     assert value("nightcap_certificate_expiry_timestamp_seconds") == 1234
+
+
+def test_what_would_have_to_wait_is_left_to_a_thread():
+    """And so is what compiles filters, and what is no admission request."""
+
+    def waits(request):
+        raise NotAtOnce("a watch may be behind")
+
+    metrics = Metrics()
+    app = AdmissionApp(
+        {"/a": broken, "/b": broken, "/validate": broken},
+        status_app(lambda: ()).wsgi_app,
+        metrics,
+        at_once={"/a": lambda request: Outcome(Answer(), "allowed"), "/b": waits},
+    )
+    review = json.dumps(a_review(object=a_pod())).encode()
+    assert json.loads(app.plain("/a", review))["response"]["allowed"] is True
+    assert app.plain("/b", review) is None
+    assert app.plain("/validate", review) is None
+    assert app.plain("/a", b"{}") is None
+    counted = "nightcap_admission_requests_total"
+    labels = {"handler": "/a", "decision": "allowed", "reason": ""}
+    assert metrics.registry.get_sample_value(counted, labels) == 1
 
 
 def test_health_is_always_fine_and_readiness_says_what_is_missing():

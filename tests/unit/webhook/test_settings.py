@@ -51,8 +51,11 @@ def test_what_is_set_holds():
         ("METRICS_PORT", "70000"),
         ("GUARANTEED_CPU", "0"),
         ("GUARANTEED_CPU", ""),
+        ("GUARANTEED_CPU", "9m"),
         ("GUARANTEED_MEMORY", "big"),
+        ("GUARANTEED_MEMORY", "23Mi"),
         ("MEMORY_LIMIT", "-1"),
+        ("MEMORY_LIMIT", "16Mi"),
     ],
 )
 def test_a_bad_value_is_refused_with_its_name(name, value):

@@ -1,0 +1,196 @@
+"""Installing as the page says, upgrading while captures run, and removing without a trace.
+
+Minutes each, and nobody else may use the cluster meanwhile: `make test-all` runs them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo import installation
+from demo import stage as stages
+from demo.files import reach_retrieval
+from demo.installation import NAMESPACE, PROGRAMS
+from demo.kubectl import wait_for
+from demo.stage import Stage
+from tests.e2e.shop import Shop
+from tests.pages import blocks_of, run
+
+pytestmark = [pytest.mark.long, pytest.mark.alone]
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("getting-started.md", "operations.md")
+# What comes and goes by itself.
+_RESTLESS = ("events", "leases.coordination", "componentstatuses", "metrics.k8s.io")
+_NODES = ("Node /", "CSINode /", "Lease kube-node-lease/")
+_SEND = """
+import os,socket,time
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)
+n=0
+while not os.path.exists('/tmp/stop'):
+    s.sendto(b'%08d'%n,('HOST',9)); n+=1; time.sleep(0.005)
+print(n)
+"""
+
+
+def _manifests(stage: Stage, release: str = "") -> str:
+    rendered = installation.render(
+        stage.kubectl,
+        control_image=stage.images.control,
+        sidecar_image=stage.images.sidecar,
+        local_store=stage.disposable is not None,
+    )
+    # A label of the pods is all that tells this release from the one before.
+    part = "app.kubernetes.io/part-of: nightcap\n    spec:"
+    assert rendered.count(part) == len(PROGRAMS)
+    return (
+        rendered.replace(
+            part, part.replace("nightcap\n", f"nightcap\n        release: {release}\n")
+        )
+        if release
+        else rendered
+    )
+
+
+def _pods(stage: Stage) -> set[str]:
+    found = stage.kubectl.json("-n", NAMESPACE, "get", "pods")["items"]
+    return {pod["metadata"]["uid"] for pod in found}
+
+
+def test_an_upgrade_while_captures_run_loses_nothing(stage: Stage, shop: Shop) -> None:
+    token = shop.person("reader", "nightcap-files")
+    shop.start(shop.pod("sender"), shop.pod("target"))
+    shop.create(shop.capture("numbers", podNames=["sender"], filter="udp port 9"))
+    shop.wait_open("numbers")
+    sent: list[int] = []
+
+    def send() -> None:
+        code = _SEND.replace("HOST", shop.ip("target"))
+        words = ("-n", shop.name, "exec", "sender", "-c", "app", "--", "python3", "-c", code)
+        sent.append(int(shop.kubectl.run(*words, timeout_seconds=400)))
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    before = _pods(stage)
+    try:
+        installation.install(stage.kubectl, _manifests(stage, "next"), print)
+        wait_for("every pod replaced", lambda: not before & _pods(stage), 120)
+        # A pod that is born into it has its sidecar, and its first packet is captured.
+        shop.create(shop.capture("born", podNames=["late"], filter="tcp port 8080"))
+        shop.start(shop.pod("late"))
+        assert "nightcap" in shop.containers("late")
+        shop.wait_open("born")
+    finally:
+        shop.python("sender", "open('/tmp/stop','w')")
+        sending.join()
+        installation.install(stage.kubectl, _manifests(stage), print)
+    shop.run("patch", "packetcaptures.nightcap.dev", "numbers", "--type=merge", "-p",
+             '{"spec":{"suspend":true}}')  # fmt: skip
+    wait_for(
+        "all of it shipped",
+        lambda: (shop.condition("numbers", "Complete") or {}).get("reason") == "AllShipped",
+        90,
+    )
+    with reach_retrieval(stage.kubectl) as retrieval:
+        files = shop.files(retrieval, "numbers", token)
+    seen = Counter(int(bytes(p["UDP"].payload)) for file in files for p in file.packets)
+    assert sent[0] > 1000
+    assert set(seen) == set(range(sent[0]))
+    assert set(seen.values()) == {1}
+
+
+@pytest.fixture
+def removed(stage: Stage) -> Iterator[None]:
+    """Nightcap is not on the cluster; afterwards it is again."""
+    wait_for("pods of other tests gone", lambda: not installation._injected_pods(stage.kubectl), 90)
+    _remove(stage)
+    yield
+    _remove(stage)
+    stages.prepare(print)
+
+
+def _remove(stage: Stage) -> None:
+    installation.uninstall(stage.kubectl, _manifests(stage), print)
+    # The store's volume is the cluster's, not the installation's.
+    stage.kubectl.delete("persistentvolume", "nightcap-store")
+
+
+def _everything(stage: Stage) -> set[str]:
+    """Every object of every kind that can be listed, as `KIND NAMESPACE/NAME`."""
+    listed = stage.kubectl.run("api-resources", "--verbs=list", "-o", "name").split()
+    kinds = [kind for kind in listed if not kind.startswith(_RESTLESS)]
+    text = stage.kubectl.run(
+        "get", ",".join(kinds), "--all-namespaces", "--ignore-not-found", "-o",
+        "jsonpath={range .items[*]}{.kind} {.metadata.namespace}/{.metadata.name}{\"\\n\"}{end}",
+    )  # fmt: skip
+    return {*text.splitlines(), *kinds}
+
+
+def test_what_was_installed_as_the_page_says_goes_without_a_trace(
+    stage: Stage, removed: None, tmp_path: Path
+) -> None:
+    before = _everything(stage)
+    left = [each for each in before if "nightcap" in each and not each.startswith(_NODES)]
+    assert not left, "by `make uninstall`"
+    shutil.copytree(ROOT / "manifests", tmp_path / "manifests")
+    control, sidecar = stage.images.control, stage.images.sidecar
+    words = {
+        f"$REGISTRY/{name}, newTag: 0.1.0": "{}, newTag: {}".format(*image.rsplit(":", 1))
+        for name, image in (("control", control), ("sidecar", sidecar))
+    }
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "kubectl").symlink_to(stage.kubectl.binary)
+    plugin = programs / "kubectl-nightcap"
+    plugin.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m nightcap.cli "$@"\n')
+    plugin.chmod(0o755)
+    environ = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "KUBECONFIG": str(stage.kubectl.kubeconfig),
+    }
+    blocks = {
+        page: [b for b in blocks_of((ROOT / "docs" / page).read_text()) if b.test == "install"]
+        for page in PAGES
+    }
+    stage.kubectl.apply(_default_storage(stage, tmp_path))
+    run(blocks["getting-started.md"], tmp_path, environ, words)
+    shop = Shop.open(stage, "trace")
+    shop.start(shop.pod("one", annotations={"nightcap.dev/capture": "on"}))
+    assert "nightcap" in shop.containers("one")
+    wait_for("its capture", lambda: "pod-one" in shop.run("get", "pcap", "-o", "name"), 30)
+    stage.kubectl.run("delete", "namespace", shop.name, timeout_seconds=120)
+    run(blocks["operations.md"], tmp_path, environ, words)
+    stage.kubectl.delete("storageclass", "page")
+    stage.kubectl.delete("persistentvolume", "page")
+    wait_for("nothing left", lambda: _everything(stage) <= before, 60)
+
+
+def _default_storage(stage: Stage, folder: Path) -> str:
+    """A default class with one volume, as clusters have it that people use."""
+    (folder / "store").mkdir(mode=0o777)
+    (folder / "store").chmod(0o777)
+    node = stage.kubectl.json("get", "nodes")["items"][0]["metadata"]["name"]
+    volume = installation.local_store_volume(node, str(folder / "store"))
+    volume = volume.replace("metadata: {name: nightcap-store}", "metadata: {name: page}")
+    volume = volume.replace("spec:\n", "spec:\n  storageClassName: page\n", 1)
+    storage_class = {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {
+            "name": "page",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+        },
+        "provisioner": "kubernetes.io/no-provisioner",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    }
+    return f"{json.dumps(storage_class)}\n---\n{volume}"
