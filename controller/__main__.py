@@ -37,6 +37,7 @@ from controller.view import Memory, decode_capture
 from controller.world import World
 from nightcap.contract import keys
 from nightcap.contract.captures import PacketCapture
+from nightcap.contract.ceilings import CaptureCeiling, parse_ceiling
 from nightcap.contract.objects import ConfigMap, Namespace, Pod, Service
 from nightcap.contract.switch import SWITCH, is_off
 from nightcap.kube import paths
@@ -67,6 +68,7 @@ class Watches:
     slices: Reflector[EndpointSlice]
     roots: Reflector[ConfigMap]
     switch: Reflector[ConfigMap]
+    ceilings: Reflector[CaptureCeiling]
 
     @property
     def needed(self) -> tuple[Reflector[Any] | GroupReflector[Any], ...]:
@@ -82,6 +84,7 @@ class Watches:
             self.namespaces,
             self.services,
             self.switch,
+            self.ceilings,
         )
 
     @property
@@ -149,6 +152,13 @@ def make_watches(client: KubeClient, settings: Settings, world: World) -> Watche
             name="switch",
             field_selector=f"metadata.name={SWITCH}",
             on_change=world.on_switch,
+        ),
+        ceilings=Reflector(
+            client,
+            paths.capture_ceilings(ours),
+            parse_ceiling,
+            name="captureceilings",
+            on_change=world.on_ceiling,
         ),
     )
 

@@ -11,6 +11,7 @@ from controller.tally import Tally
 from controller.view import Judged, NamespaceView, PodReport
 from controller.wording import cut, names_of, timestamp
 from nightcap.contract import keys
+from nightcap.contract.ceilings import Ceiling
 from nightcap.contract.coverage import why_without_sidecar
 from nightcap.contract.objects import Pod
 from nightcap.contract.reports import Reason
@@ -50,6 +51,8 @@ def conditions_of(
     """
     reports = tuple(view.reports.get(judged.uid, {}).values())
     conditions = [_valid(judged)]
+    if view.ceiling is not None:
+        conditions.append(_within_ceiling(judged, view.ceiling))
     if judged.capture.source is not None:
         conditions.append(_annotations(faults))
     if view.injection_off:
@@ -68,6 +71,15 @@ def _valid(judged: Judged) -> Condition:
     if judged.faults:
         return Condition("Valid", "False", "BadSpec", cut("; ".join(judged.faults)))
     return Condition("Valid", "True", "Accepted", "the spec is understood")
+
+
+def _within_ceiling(judged: Judged, ceiling: Ceiling) -> Condition:
+    objects = ", ".join(ceiling.names)
+    if judged.beyond:
+        rule = judged.beyond[0].partition(":")[0]
+        reason = f"{rule[:1].upper()}{rule[1:]}"
+        return Condition("WithinCeiling", "False", reason, cut("; ".join(judged.beyond)))
+    return Condition("WithinCeiling", "True", "WithinCeiling", f"measured by ceiling {objects}")
 
 
 def _annotations(faults: tuple[str, ...]) -> Condition:
@@ -158,6 +170,9 @@ def _recording(judged: Judged, tally: Tally, now: float) -> Condition:
         return Condition(
             "Recording", "False", "TimeOver", f"ended at {timestamp(settings.ends_at)}"
         )
+    if judged.beyond:
+        said = "nothing is captured beyond the namespace's ceiling"
+        return Condition("Recording", "False", "BeyondCeiling", said)
     if not settings.has_started(now):
         return Condition(
             "Recording", "False", "Scheduled", f"begins at {timestamp(settings.starts_at)}"

@@ -25,7 +25,7 @@ from controller.reconcile import (
 )
 from controller.status import WRITE_EVERY_SECONDS
 from controller.tally import PodFacts
-from controller.view import NEVER, Judged, NamespaceView
+from controller.view import NEVER, Judged, NamespaceView, crowded
 from nightcap.contract import keys
 from nightcap.contract.assignment import selects
 from nightcap.contract.objects import Pod
@@ -68,6 +68,8 @@ class Ledger:
 
     def _clear(self) -> None:
         self._pods: dict[str, Pod] = {}
+        self._judged: dict[str, Judged] = {}
+        # The same, those marked for which the namespace's ceiling leaves no place.
         self._captures: dict[str, Judged] = {}
         self._annotated: dict[str, Pod] = {}
         self._index = CaptureIndex()
@@ -117,7 +119,7 @@ class Ledger:
             news = replace(
                 news,
                 pods={**self._pods, **news.pods},
-                captures={**self._captures, **news.captures},
+                captures={**self._judged, **news.captures},
                 everything=True,
             )
         if news.everything:
@@ -125,6 +127,7 @@ class Ledger:
         self._seen_at = now
         self._take(news, now)
         self._ring(now)
+        self._count_captures(view, now)
         view = replace(view, captures=tuple(self._captures.values()), pods=())
         actions = self._plan_pods(view, now, batch)
         if self._due_pods:
@@ -139,6 +142,10 @@ class Ledger:
         for uid, pod in news.pods.items():
             self._take_pod(uid, pod)
         for capture_uid, judged in news.captures.items():
+            if judged is None:
+                self._judged.pop(capture_uid, None)
+            else:
+                self._judged[capture_uid] = judged
             self._take_capture(capture_uid, judged, now)
         for capture_uid, pod_uid in news.reports:
             self._due_captures.add(capture_uid)
@@ -211,6 +218,12 @@ class Ledger:
                     self._due_annotations = True
 
     # Plans.
+
+    def _count_captures(self, view: NamespaceView, now: float) -> None:
+        """Mark those for which there is no place, and unmark those for which there is one again."""
+        for judged in crowded(self._judged.values(), view.ceiling, now):
+            if judged.beyond != self._captures[judged.uid].beyond:
+                self._take_capture(judged.uid, judged, now)
 
     def _plan_pods(self, view: NamespaceView, now: float, batch: int) -> list[Action]:
         actions: list[Action] = []
@@ -290,7 +303,8 @@ class Ledger:
 def _means_the_same(old: Judged, new: Judged) -> bool:
     """Whether nothing but the status and the version of a capture has changed."""
     return (
-        (old.settings, old.faults, old.is_leaving) == (new.settings, new.faults, new.is_leaving)
+        (old.settings, old.faults, old.beyond, old.is_leaving)
+        == (new.settings, new.faults, new.beyond, new.is_leaving)
         and old.capture.spec == new.capture.spec
         and old.capture.source == new.capture.source
         and old.capture.metadata.name == new.capture.metadata.name

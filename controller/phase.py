@@ -26,6 +26,8 @@ def phase_of(judged: Judged, tally: Tally, faults: tuple[str, ...], now: float) 
         return Phase.ERROR
     if settings.suspended or settings.has_ended(now):
         return Phase.FINISHED
+    if judged.beyond:
+        return Phase.ERROR
     if not settings.has_started(now):
         return Phase.SCHEDULED
     if any(item.report.state is State.CAPTURING for item in tally.open):

@@ -5,7 +5,7 @@ clock, and after its actions were performed there is nothing more to do.
 """
 
 from collections.abc import Collection, Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -13,7 +13,7 @@ from controller.actions import Action, DeleteCapture, PatchOrders, RecordEvent, 
 from controller.annotations import AnnotationPlan, plan_annotations
 from controller.status import plan_status
 from controller.tally import PodFacts
-from controller.view import NEVER, Judged, NamespaceView, PodReport
+from controller.view import NEVER, Judged, NamespaceView, PodReport, crowded
 from nightcap.contract import keys
 from nightcap.contract.assignment import fitting_orders, selects
 from nightcap.contract.captures import FOREVER, order_of
@@ -86,6 +86,7 @@ def reconcile(view: NamespaceView, now: float) -> Plan:
     This is the definition. `controller.ledger` comes to the same by looking only at what has
     changed.
     """
+    view = replace(view, captures=crowded(view.captures, view.ceiling, now))
     annotations = plan_annotations(view, now)
     captures = {judged.uid: judged for judged in view.captures}
     selected: dict[str, list[PodFacts]] = {uid: [] for uid in captures}

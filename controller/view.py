@@ -1,14 +1,15 @@
 """What the controller knows of one namespace at one moment: the input of every decision."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from nightcap.contract import keys
 from nightcap.contract.captures import BadCapture, PacketCapture, Settings, parse_capture, resolve
+from nightcap.contract.ceilings import Ceiling, beyond_number, under_ceiling
 from nightcap.contract.objects import Namespace, ObjectMeta, Pod
 from nightcap.contract.reports import Report
 
@@ -51,11 +52,16 @@ def decode_capture(raw: msgspec.Raw) -> PacketCapture:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A capture and what its spec comes to: settings, or the faults."""
+    """A capture and what its spec comes to: settings, or the faults.
+
+    Attributes:
+        beyond: What it asks for beyond its namespace's ceiling; each begins with the rule's name.
+    """
 
     capture: PacketCapture
     settings: Settings | None
     faults: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
 
     @property
     def uid(self) -> str:
@@ -67,17 +73,44 @@ class Judged:
         return self.capture.metadata.deletion_timestamp is not None
 
     def is_running(self, now: float) -> bool:
-        return self.settings is not None and not self.is_leaving and self.settings.is_running(now)
+        settings = self.settings
+        if settings is None or self.is_leaving or self.beyond:
+            return False
+        return settings.is_running(now)
 
 
-def judge(capture: PacketCapture) -> Judged:
-    """Resolve a capture's spec, keeping what is wrong with it."""
+def judge(capture: PacketCapture, ceiling: Ceiling | None = None) -> Judged:
+    """Resolve a capture's spec, keeping what is wrong with it and what is beyond a ceiling."""
     if isinstance(capture, UnreadableCapture):
         return Judged(capture, None, (capture.fault,))
     try:
-        return Judged(capture, resolve(capture))
+        settings, beyond = under_ceiling(capture, resolve(capture), ceiling)
     except BadCapture as error:
         return Judged(capture, None, error.faults)
+    return Judged(capture, settings, beyond=beyond)
+
+
+def crowded(captures: Iterable[Judged], ceiling: Ceiling | None, now: float) -> tuple[Judged, ...]:
+    """The captures of a namespace, those beyond its `maxCaptures` marked.
+
+    Args:
+        captures: As they were judged one by one.
+        ceiling: What holds in the namespace.
+        now: Seconds since the epoch.
+    """
+    captures = tuple(captures)
+    counted = [
+        (judged.capture, judged.settings)
+        for judged in captures
+        if judged.settings is not None and not judged.beyond and not judged.is_leaving
+    ]
+    beyond = beyond_number(counted, ceiling, now)
+    if not beyond:
+        return captures
+    return tuple(
+        replace(judged, beyond=(beyond[judged.uid],)) if judged.uid in beyond else judged
+        for judged in captures
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +191,7 @@ class NamespaceView:
         namespace: None when it is not known (deleted while its objects still go).
         reports: Capture uid -> pod uid -> latest report.
         collectors: (host, port) in the order in which sidecars try them.
+        ceiling: What its captures may come to at most; None where nothing is limited.
         injection_off: Why new pods get no sidecar at all, a sentence; empty while they do.
     """
 
@@ -167,6 +201,7 @@ class NamespaceView:
     reports: Mapping[str, Mapping[str, PodReport]] = field(default_factory=dict)
     collectors: tuple[tuple[str, int], ...] = ()
     retrieval: RetrievalView = RetrievalView()
+    ceiling: Ceiling | None = None
     injection_off: str = ""
     memory: Memory = field(default_factory=Memory)
 

@@ -16,6 +16,7 @@ from controller.ledger import News
 from controller.reports import ReportBook
 from controller.view import Judged, Memory, NamespaceView, PodReport, RetrievalView, judge
 from nightcap.contract.captures import PacketCapture
+from nightcap.contract.ceilings import CaptureCeiling, Ceiling, ceiling_of
 from nightcap.contract.objects import ConfigMap, Namespace, Pod, Service
 from nightcap.contract.switch import why_off
 from nightcap.contract.uploads import COLLECTOR_PORT
@@ -47,6 +48,7 @@ class _Place:
     namespace: Namespace | None = None
     captures: dict[str, Judged] = field(default_factory=dict)
     pods: dict[str, Pod] = field(default_factory=dict)
+    ceiling: Ceiling | None = None
     pending: _Pending = field(default_factory=_Pending)
 
     @property
@@ -72,6 +74,7 @@ class World:
         self._collectors: tuple[tuple[str, int], ...] = ()
         self._retrieval = RetrievalView(asked=False)
         self._injection_off = ""
+        self._ceilings: dict[str, CaptureCeiling] = {}
 
     def on_namespace(self, change: Change[Namespace]) -> None:
         name = change.object.metadata.name
@@ -88,7 +91,7 @@ class World:
             if change.kind == "deleted":
                 place.captures.pop(metadata.uid, None)
             else:
-                place.captures[metadata.uid] = judge(change.object)
+                place.captures[metadata.uid] = judge(change.object, place.ceiling)
             place.pending.captures.add(metadata.uid)
             self._bound(place)
         if change.kind == "deleted":
@@ -119,6 +122,28 @@ class World:
                 return
             self._collectors = collectors
         self.mark_all()
+
+    def on_ceiling(self, change: Change[CaptureCeiling]) -> None:
+        """Take what operators allow; captures that run are measured by it as well."""
+        metadata = change.object.metadata
+        names = []
+        with self._lock:
+            if change.kind == "deleted":
+                self._ceilings.pop(metadata.uid, None)
+            else:
+                self._ceilings[metadata.uid] = change.object
+            for name, place in self._places.items():
+                ceiling = ceiling_of(name, self._ceilings.values())
+                if ceiling == place.ceiling:
+                    continue
+                place.ceiling = ceiling
+                for uid, judged in place.captures.items():
+                    place.captures[uid] = judge(judged.capture, ceiling)
+                place.pending.captures |= place.captures.keys()
+                place.pending.surroundings = True
+                names.append(name)
+        for name in names:
+            self._mark(name)
 
     def on_switch(self, change: Change[ConfigMap]) -> None:
         """Take whether new pods get their sidecar; every status says so when they do not."""
@@ -221,6 +246,7 @@ class World:
             reports=self.book.snapshot(),
             collectors=self._collectors,
             retrieval=self._retrieval,
+            ceiling=place.ceiling,
             injection_off=self._injection_off,
             memory=self.memory,
         )
@@ -228,7 +254,8 @@ class World:
     def _place(self, name: str) -> _Place:
         place = self._places.get(name)
         if place is None:
-            place = self._places[name] = _Place()
+            ceiling = ceiling_of(name, self._ceilings.values())
+            place = self._places[name] = _Place(ceiling=ceiling)
         return place
 
     def _bound(self, place: _Place) -> None:

@@ -62,7 +62,7 @@ def main() -> int:
 
     pods = pod_handler(settings, cache, certificates)
     app = AdmissionApp(
-        {**_at_every_level(pods, wait=True), **other_handlers()},
+        {**_at_every_level(pods, wait=True), **other_handlers(cache)},
         status_app(missing).wsgi_app,
         metrics,
         at_once=_at_every_level(pods, wait=False),
@@ -106,10 +106,13 @@ def _at_every_level(pods: PodHandler, *, wait: bool) -> dict[str, Handler]:
     return {f"/mutate/{level}": pods.at(level, wait=wait) for level in Level}
 
 
-def other_handlers() -> dict[str, Handler]:
-    """What compiles filters; path → handler."""
+def other_handlers(cache: ClusterCache) -> dict[str, Handler]:
+    """What compiles filters, and measures captures by their ceiling; path → handler."""
     compiling = FilterCheck(check_filter)
-    return {"/validate": CaptureHandler(compiling), "/warn": AnnotationHandler(compiling)}
+    return {
+        "/validate": CaptureHandler(compiling, cache, time.time),
+        "/warn": AnnotationHandler(compiling),
+    }
 
 
 if __name__ == "__main__":

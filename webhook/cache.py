@@ -14,6 +14,7 @@ import msgspec
 from nightcap.contract import keys
 from nightcap.contract.assignment import ResolvedCapture
 from nightcap.contract.captures import BadCapture, PacketCapture, parse_capture, resolve
+from nightcap.contract.ceilings import Ceiling, ceiling_of, parse_ceiling, within_ceiling
 from nightcap.contract.objects import ConfigMap, LimitRange, Namespace, ResourceQuota, Service
 from nightcap.contract.switch import SWITCH, is_off
 from nightcap.contract.uploads import COLLECTOR_PORT
@@ -88,6 +89,9 @@ class ClusterCache:
             name="switch",
             field_selector=f"metadata.name={SWITCH}",
         )
+        self._ceilings = Reflector(
+            client, paths.capture_ceilings(namespace), parse_ceiling, name="captureceilings"
+        )
         self._limit_ranges: NamespaceIndex[LimitRange] = NamespaceIndex()
         self._quotas: NamespaceIndex[ResourceQuota] = NamespaceIndex()
         self._reflectors = (
@@ -95,6 +99,7 @@ class ClusterCache:
             self._captures,
             self._collector,
             self._switch,
+            self._ceilings,
             Reflector(
                 client,
                 paths.limit_ranges(),
@@ -155,8 +160,12 @@ class ClusterCache:
             time.sleep(_LAG_STEP_SECONDS)
 
     def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]:
-        """The captures of a namespace whose specs are good, running or not."""
-        return self.running.of(namespace)
+        """The captures of a namespace that are good and within its ceiling, running or not."""
+        return within_ceiling(self.running.of(namespace), self.ceiling(namespace), time.time())
+
+    def ceiling(self, namespace: str) -> Ceiling | None:
+        """What captures of a namespace may come to at most."""
+        return ceiling_of(namespace, self._ceilings.items())
 
     @property
     def injecting(self) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 
 from nightcap.contract import keys
 from nightcap.contract.assignment import ResolvedCapture, orders_of_new_pod
+from nightcap.contract.ceilings import Ceiling
 from nightcap.pcap.bounded import NotCompiledInTime
 from webhook import injection
 from webhook.constraints import Refused, fit
@@ -22,7 +23,13 @@ from webhook.injection import Template
 from webhook.resources import Sizes
 from webhook.review import Answer, Request
 from webhook.shape import Level
-from webhook.validation import CheckFilter, annotation_faults, capture_faults, new_pod_faults
+from webhook.validation import (
+    CheckFilter,
+    annotation_faults,
+    capture_faults,
+    ceiling_faults,
+    new_pod_faults,
+)
 
 _UNTOUCHED: Final = frozenset(
     {SkipReason.NOT_A_POD_CREATION, SkipReason.UNREADABLE, SkipReason.MIRROR_POD}
@@ -41,6 +48,8 @@ class Cluster(Protocol):
     def namespace(self, name: str, *, wait: bool = True) -> NamespaceFacts: ...
 
     def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]: ...
+
+    def ceiling(self, namespace: str) -> Ceiling | None: ...
 
     @property
     def collectors(self) -> tuple[tuple[str, int], ...]: ...
@@ -168,10 +177,14 @@ class PodHandler:
 
 
 class CaptureHandler:
-    """Refuses captures that could only fail later."""
+    """Refuses captures that could only fail later, and those beyond their namespace's ceiling."""
 
-    def __init__(self, check_filter: CheckFilter) -> None:
+    def __init__(
+        self, check_filter: CheckFilter, cluster: Cluster, clock: Callable[[], float]
+    ) -> None:
         self._check_filter = check_filter
+        self._cluster = cluster
+        self._clock = clock
 
     def __call__(self, request: Request) -> Outcome:
         if not any(request.concerns(group, keys.PLURAL) for group in keys.API_VERSIONS):
@@ -180,6 +193,10 @@ class CaptureHandler:
             faults = capture_faults(request, self._check_filter)
         except NotCompiled as error:
             return Outcome(Answer(warnings=(f"nightcap: {error}",)), "allowed", error.reason)
+        ceiling = self._cluster.ceiling(request.namespace)
+        if ceiling is not None:
+            running = self._cluster.captures(request.namespace)
+            faults = (*faults, *ceiling_faults(request, ceiling, running, self._clock()))
         if not faults:
             return Outcome(Answer(), "allowed")
         refusal = f"capture {request.name or '(unnamed)'} is refused: {'; '.join(faults)}"

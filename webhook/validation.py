@@ -4,7 +4,8 @@ A capture is refused for faults that the write brings in. Nobody is kept from st
 one: `suspend`, metadata and deletion always pass, also where an older spec is bad.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -12,12 +13,23 @@ from msgspec import Raw, Struct
 
 from nightcap.contract import keys
 from nightcap.contract.annotation_options import parse_options
-from nightcap.contract.captures import BadCapture, Settings, parse_capture, resolve
+from nightcap.contract.assignment import ResolvedCapture
+from nightcap.contract.captures import (
+    BadCapture,
+    PacketCapture,
+    Settings,
+    parse_capture,
+    resolve,
+)
+from nightcap.contract.ceilings import Ceiling, beyond_number, is_live, under_ceiling
 from nightcap.contract.objects import ObjectMeta
 from webhook.review import Request
 
 CheckFilter = Callable[[str], str | None]
 """Compiles an expression within bounds; libpcap's words when it does not compile."""
+
+
+_LAST: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class _Object(Struct, frozen=True):
@@ -51,6 +63,48 @@ def capture_faults(request: Request, check_filter: CheckFilter) -> tuple[str, ..
         if said is not None:
             faults = (f"filter {settings.filter[:80]!r}: {said}",)
     return tuple(fault for fault in faults if fault not in old_faults)
+
+
+def ceiling_faults(
+    request: Request, ceiling: Ceiling, running: Iterable[ResolvedCapture], now: float
+) -> tuple[str, ...]:
+    """What a capture that is being created or updated asks for beyond its namespace's ceiling.
+
+    Args:
+        request: The admission request.
+        ceiling: What holds in the namespace.
+        running: The captures that are there, within the ceiling.
+        now: Seconds since the epoch.
+
+    Returns:
+        One sentence for each rule, which begins with the rule's name. Nothing is said of what
+        the old object asked for as well while it ran, and never of one that is suspended.
+    """
+    if request.operation not in ("CREATE", "UPDATE"):
+        return ()
+    new = _parse(request.object, now)
+    if new is None or not is_live(new.settings, now) or _is_leaving(new.capture):
+        return ()
+    old = _parse(request.old_object, now) if request.operation == "UPDATE" else None
+    had_place = old is not None and is_live(old.settings, now)
+    _, broken = under_ceiling(new.capture, new.settings, ceiling)
+    if old is not None and had_place:
+        _, before = under_ceiling(old.capture, old.settings, ceiling)
+        return tuple(fault for fault in broken if fault not in before)
+    if broken or ceiling.max_captures is None:
+        return broken
+    metadata = new.capture.metadata
+    others = [
+        (item.capture, item.settings)
+        for item in running
+        if (item.capture.group, item.capture.metadata.name) != (new.capture.group, metadata.name)
+    ]
+    # Whatever its age: of those that are there none may lose its place to it.
+    youngest = msgspec.structs.replace(
+        new.capture,
+        metadata=msgspec.structs.replace(metadata, creation_timestamp=_LAST, uid=""),
+    )
+    return tuple(beyond_number([*others, (youngest, new.settings)], ceiling, now).values())
 
 
 def annotation_faults(request: Request, check_filter: CheckFilter | None) -> tuple[str, ...]:
@@ -104,6 +158,22 @@ def _resolve(raw: Raw) -> tuple[Settings | None, tuple[str, ...]]:
         return resolve(parse_capture(raw)), ()
     except BadCapture as error:
         return None, error.faults
+
+
+def _parse(raw: Raw, now: float) -> ResolvedCapture | None:
+    try:
+        capture = parse_capture(raw)
+        if capture.metadata.creation_timestamp is None:
+            created = datetime.fromtimestamp(now, UTC)
+            metadata = msgspec.structs.replace(capture.metadata, creation_timestamp=created)
+            capture = msgspec.structs.replace(capture, metadata=metadata)
+        return ResolvedCapture(capture, resolve(capture))
+    except BadCapture:
+        return None
+
+
+def _is_leaving(capture: PacketCapture) -> bool:
+    return capture.metadata.deletion_timestamp is not None
 
 
 def _nightcap_annotations(raw: Raw) -> dict[str, str]:

@@ -44,14 +44,16 @@ def run(effort: Effort) -> Iterator[Result]:
                 say(f"{NAME}: filling namespace {number + 1} of {wanted}")
                 _fill(api, f"team-{number}", nodes.names)
             filled = wanted
-            yield from _measure(api, size, effort)
+            yield from _measure(api, size, wanted, effort)
 
 
-def _measure(api: PrivateApi, size: int, effort: Effort) -> Iterator[Result]:
+def _measure(api: PrivateApi, size: int, namespaces: int, effort: Effort) -> Iterator[Result]:
     controller = ControllerProcess(api, size)
     controller.start()
     try:
         synced = controller.wait_ready(120)
+        for number in range(namespaces):
+            _wait_ordered(api, f"team-{number}")
         _wait_quiet(controller)
         settled = time.monotonic() - controller.started_at
         written = controller.metric("nightcap_controller_orders_written_total")
@@ -66,6 +68,10 @@ def _measure(api: PrivateApi, size: int, effort: Effort) -> Iterator[Result]:
             "captures": size // _PODS_OF_A_NAMESPACE * _CAPTURES_OF_A_NAMESPACE,
             "first orders written": written,
             "start to all orders and statuses written, s": round(settled, 1),
+            "writes put off by the API server": controller.metric(
+                "nightcap_controller_actions_put_off_total"
+            ),
+            "writes that failed": controller.metric("nightcap_controller_actions_failed_total"),
             "most memory, MB": round(controller.memory_mb("VmHWM"), 1),
             "CPU since the start, s": round(controller.cpu_seconds(), 1),
             "pods made by": "the benchmark, as the webhook leaves them; run by KWOK",
@@ -140,6 +146,18 @@ def _order_all(api: PrivateApi, number: int) -> float:
                 raise TimeoutError(f"orders of {name}, which was deleted, stay")
             time.sleep(0.05)
     return last - began_at
+
+
+def _wait_ordered(api: PrivateApi, namespace: str) -> None:
+    """Wait until every pod of a namespace has orders, as the API server itself says."""
+    deadline = time.monotonic() + 600
+    while True:
+        pods = json.loads(api.client.request("GET", paths.pods(namespace)))["items"]
+        if all(keys.ORDERS in pod["metadata"]["annotations"] for pod in pods):
+            return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not every pod of {namespace} has orders")
+        time.sleep(1)
 
 
 def _wait_seen(watch: OrdersWatch, pods: list[str]) -> None:

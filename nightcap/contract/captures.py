@@ -24,6 +24,7 @@ from nightcap.contract.selectors import BadSelector, LabelSelector, check_select
 
 DEFAULT_DURATION = "1h"
 DEFAULT_TTL = "24h"
+DEFAULT_MAX_SIZE = "1Gi"
 FOREVER = 253402300799.0
 """End of a capture that has none: the last second that a calendar of four digits holds."""
 # What orders can carry (`orders.parse_orders` refuses an entry beyond these).
@@ -52,7 +53,7 @@ class RotationSpec(Struct, frozen=True, rename="camel"):
 class LimitsSpec(Struct, frozen=True, rename="camel"):
     """`spec.limits`: per pod, of what retrieval keeps; 0 means no limit."""
 
-    max_size: str | int = "1Gi"
+    max_size: str | int = DEFAULT_MAX_SIZE
     max_packets: int = 0
     when_full: str = "Finish"
 

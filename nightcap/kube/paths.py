@@ -124,6 +124,11 @@ def packetcapture_status(namespace: str, name: str, group: str = keys.GROUP) -> 
     return f"{packetcapture(namespace, name, group)}/status"
 
 
+def capture_ceilings(namespace: str) -> str:
+    """The ceilings that lie in a namespace; those of Nightcap's own count."""
+    return _join(f"/apis/{keys.API_VERSIONS[keys.GROUP]}", namespace, "captureceilings")
+
+
 def group_version(group: str) -> str:
     """What the API server serves of a group of captures."""
     return f"/apis/{keys.API_VERSIONS[group]}"

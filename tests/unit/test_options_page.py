@@ -20,7 +20,11 @@ from webhook.settings import Settings as WebhookSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "options.md").read_text()
-CRD = yaml.safe_load((ROOT / "manifests" / "base" / "crd.yaml").read_text())
+CRD = next(
+    document
+    for document in yaml.safe_load_all((ROOT / "manifests" / "base" / "crd.yaml").read_text())
+    if document["spec"]["names"]["kind"] == "PacketCapture"
+)
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]
 
 

@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from controller.actions import DeleteCapture, PatchOrders, RecordEvent
+from controller.actions import DeleteCapture, PatchOrders, RecordEvent, UpdateStatus
 from controller.reconcile import BACKLOG_SECONDS, is_released, orders_in, reconcile
-from controller.view import NEVER, Memory, NamespaceView
+from controller.view import NEVER, Memory, NamespaceView, judge
 from nightcap.contract import keys
 from nightcap.contract.captures import FOREVER
+from nightcap.contract.ceilings import Ceiling
 from nightcap.contract.orders import CaptureOrder, Orders, dump_orders, parse_orders
 from nightcap.contract.reports import Reason, State
 from tests.unit.controller.builders import (
@@ -504,3 +505,42 @@ def test_captures_of_one_name_in_both_groups_are_two():
     ours = structs.replace(ours, metadata=structs.replace(ours.metadata, name="twin"))
     written = patches(a_view([theirs, ours], [a_pod()]))
     assert {entry.id for entry in written["web-1"].captures} == {uid_of("twin"), uid_of("dns")}
+
+
+def test_a_running_capture_beyond_a_new_ceiling_is_ended_and_its_status_names_the_rule():
+    view = a_view([a_capture(duration="2h")], [a_pod()])
+    view = applied(view, reconcile(view, NOW).actions, NOW)
+    ceiling = Ceiling(("tight",), max_seconds=3600)
+    tight = replace(
+        view,
+        ceiling=ceiling,
+        captures=tuple(judge(judged.capture, ceiling) for judged in view.captures),
+    )
+    actions = reconcile(tight, NOW + 10).actions
+    (written,) = [action for action in actions if isinstance(action, PatchOrders)]
+    assert parse_orders(written.value or "").captures[0].until == NOW + 10
+    (update,) = [action for action in actions if isinstance(action, UpdateStatus)]
+    said = {item["type"]: item for item in update.status["conditions"]}
+    assert update.status["phase"] == "Error"
+    assert said["WithinCeiling"]["reason"] == "MaxDuration"
+    assert said["Recording"]["reason"] == "BeyondCeiling"
+
+
+def test_the_newest_of_too_many_captures_waits_for_a_place():
+    ceiling = Ceiling(("tight",), max_captures=1)
+    old, new = a_capture("old", created=NOW - 90, duration="2m"), a_capture("new")
+    view = replace(a_view([new, old], [a_pod()]), ceiling=ceiling)
+    (written,) = [a for a in reconcile(view, NOW).actions if isinstance(a, PatchOrders)]
+    assert [entry.name for entry in parse_orders(written.value or "").captures] == ["old"]
+    view = applied(view, reconcile(view, NOW).actions, NOW)
+    later = reconcile(view, NOW + 31)
+    (written,) = [action for action in later.actions if isinstance(action, PatchOrders)]
+    assert "new" in {entry.name for entry in parse_orders(written.value or "").captures}
+
+
+def test_the_snap_length_is_forced_in_the_orders():
+    ceiling = Ceiling(("tight",), snap=96)
+    capture = a_capture(snapLength=4000)
+    view = replace(a_view([], [a_pod()]), ceiling=ceiling, captures=(judge(capture, ceiling),))
+    (written,) = [a for a in reconcile(view, NOW).actions if isinstance(a, PatchOrders)]
+    assert parse_orders(written.value or "").captures[0].snap == 96

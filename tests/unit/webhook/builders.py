@@ -11,6 +11,7 @@ import msgspec
 
 from nightcap.contract.assignment import ResolvedCapture
 from nightcap.contract.captures import PacketCapture, Spec, resolve
+from nightcap.contract.ceilings import Ceiling
 from nightcap.contract.objects import LimitRange, ObjectMeta, ResourceQuota
 from nightcap.contract.selectors import LabelSelector
 from webhook.facts import NamespaceFacts, Pod, read_pod
@@ -139,6 +140,10 @@ class KnownCluster:
     limit_ranges: tuple[LimitRange, ...] = ()
     quotas: tuple[ResourceQuota, ...] = ()
     injecting: bool = True
+    limit: Ceiling | None = None
+
+    def ceiling(self, namespace: str) -> Ceiling | None:
+        return self.limit
 
     def namespace(self, name: str, *, wait: bool = True) -> NamespaceFacts:
         return NamespaceFacts(name, self.enabled, self.limit_ranges, self.quotas)

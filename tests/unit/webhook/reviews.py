@@ -37,7 +37,7 @@ def an_app(metrics=None, missing=()):
     )
     at_once = {f"/mutate/{level}": pods.at(level, wait=False) for level in Level}
     handlers = dict(at_once)
-    handlers["/validate"] = CaptureHandler(lambda expression: None)
+    handlers["/validate"] = CaptureHandler(lambda expression: None, cluster, lambda: NOW)
     handlers["/warn"] = AnnotationHandler(lambda expression: None)
     handlers["/broken"] = broken
     rest = status_app(lambda: missing).wsgi_app

@@ -51,6 +51,7 @@ def put_namespace(api, name, labels=None):
 def test_nothing_is_known_before_the_first_lists(cache):
     assert set(cache.missing) == {
         "namespaces", "packetcaptures", "collector", "limitranges", "resourcequotas", "switch",
+        "captureceilings",
     }  # fmt: skip
     assert cache.namespace(NAMESPACE).enabled is None
     assert cache.captures(NAMESPACE) == ()

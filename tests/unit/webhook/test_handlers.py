@@ -165,7 +165,7 @@ def test_a_capture_of_calicos_group_is_refused_in_the_same_way():
             },
         )
 
-    handler = CaptureHandler(FilterCheck(check_filter))
+    handler = CaptureHandler(FilterCheck(check_filter), KnownCluster(), lambda: NOW)
     rules = [{"protocol": "UDP", "ports": [53]}]
     good = review({"selector": 'app  ==  "logging"', "filters": rules})
     assert ask(handler, good).answer.refusal == ""
@@ -176,7 +176,7 @@ def test_a_capture_of_calicos_group_is_refused_in_the_same_way():
 
 
 def test_a_capture_is_refused_with_all_that_is_wrong_with_it():
-    handler = CaptureHandler(FilterCheck(check_filter))
+    handler = CaptureHandler(FilterCheck(check_filter), KnownCluster(), lambda: NOW)
     outcome = ask(handler, capture_review({"duration": "-1s", "snapLength": 0}))
     assert outcome.decision == "denied"
     assert outcome.answer.refusal.startswith("capture dns is refused: ")
@@ -185,7 +185,7 @@ def test_a_capture_is_refused_with_all_that_is_wrong_with_it():
 
 
 def test_libpcap_itself_compiles_the_filters():
-    handler = CaptureHandler(FilterCheck(check_filter))
+    handler = CaptureHandler(FilterCheck(check_filter), KnownCluster(), lambda: NOW)
     assert ask(handler, capture_review({"filter": "udp port 53"})).decision == "allowed"
     outcome = ask(handler, capture_review({"filter": "udp port port"}))
     assert outcome.decision == "denied"
@@ -193,7 +193,7 @@ def test_libpcap_itself_compiles_the_filters():
 
 
 def test_what_is_no_capture_passes():
-    handler = CaptureHandler(check_filter)
+    handler = CaptureHandler(check_filter, KnownCluster(), lambda: NOW)
     assert ask(handler, a_review(object=a_pod())).decision == "allowed"
     review = capture_review({"duration": "-1s"})
     review["request"]["subResource"] = "status"
@@ -221,7 +221,9 @@ def test_filters_are_compiled_few_at_a_time_and_the_rest_let_through():
     assert inside.wait(10)
     with pytest.raises(NotCompiled):
         compiling("tcp")
-    outcome = ask(CaptureHandler(compiling), capture_review({"filter": "tcp"}))
+    outcome = ask(
+        CaptureHandler(compiling, KnownCluster(), lambda: NOW), capture_review({"filter": "tcp"})
+    )
     assert (outcome.decision, outcome.reason) == ("allowed", "busy")
     assert outcome.answer.warnings
     leave.set()
@@ -237,7 +239,8 @@ def test_a_filter_that_could_not_be_compiled_in_time_is_let_through_and_told(han
     meta = {"name": "dns", "annotations": {keys.CAPTURE: "on", keys.FILTER: "udp port 53"}}
     review = capture_review({"filter": "udp port 53"})
     review["request"]["object"]["metadata"] = meta
-    outcome = ask(handler(FilterCheck(late)), review)
+    more = (KnownCluster(), lambda: NOW) if handler is CaptureHandler else ()
+    outcome = ask(handler(FilterCheck(late), *more), review)
     assert (outcome.decision, outcome.reason, outcome.answer.refusal) == ("allowed", "slow", "")
     if handler is CaptureHandler:
         (warning,) = outcome.answer.warnings

@@ -3,9 +3,10 @@ import json
 import pytest
 
 from nightcap.contract import keys
-from tests.unit.webhook.builders import a_review
+from nightcap.contract.ceilings import Ceiling
+from tests.unit.webhook.builders import NOW, a_capture, a_review, resolved
 from webhook.review import read_request
-from webhook.validation import annotation_faults, capture_faults
+from webhook.validation import annotation_faults, capture_faults, ceiling_faults
 
 GOOD = {"selector": {"matchLabels": {"app": "logging"}}, "filter": "udp port 53"}
 
@@ -144,3 +145,43 @@ def test_an_annotated_filter_is_compiled_where_there_is_time():
     wanted = {keys.CAPTURE: "on", keys.FILTER: "tcp and and udp"}
     assert annotated(wanted) == ()
     assert annotated(wanted, check_filter=Compiler()) == (f"{keys.FILTER}: syntax error",)
+
+
+def beyond(new, old=None, *, running=(), **ceiling):
+    review = a_review(
+        "packetcaptures",
+        "CREATE" if old is None else "UPDATE",
+        group=keys.GROUP,
+        object=a_capture_object(new),
+        oldObject=None if old is None else a_capture_object(old),
+    )
+    limit = Ceiling(("tight",), **ceiling)
+    others = tuple(resolved(a_capture(name, uid=name)) for name in running)
+    return ceiling_faults(read_request(json.dumps(review).encode()), limit, others, NOW)
+
+
+def test_a_capture_beyond_the_ceiling_is_refused_with_the_rules_name():
+    (said,) = beyond({"duration": "2h"}, max_seconds=3600)
+    assert said.startswith("maxDuration: ")
+    assert beyond({"duration": "1h"}, max_seconds=3600) == ()
+
+
+def test_one_capture_too_many_is_refused_whatever_its_age():
+    (said,) = beyond(GOOD, running=("a", "b"), max_captures=2)
+    assert said.startswith("maxCaptures: ")
+    assert beyond(GOOD, running=("a",), max_captures=2) == ()
+    assert len(beyond(GOOD, max_captures=0)) == 1
+
+
+def test_a_suspended_capture_takes_no_place_and_resuming_it_does():
+    asleep = {**GOOD, "suspend": True}
+    assert beyond(asleep, running=("a", "b"), max_captures=2) == ()
+    assert len(beyond(GOOD, asleep, running=("a", "b"), max_captures=2)) == 1
+    assert len(beyond({"duration": "2h"}, {"duration": "2h", "suspend": True}, max_seconds=60)) == 1
+
+
+def test_nobody_is_kept_from_stopping_or_changing_what_ran_before_the_ceiling_came():
+    long = {"duration": "2h"}
+    assert beyond({**long, "suspend": True}, long, max_seconds=60) == ()
+    assert beyond({**long, "snapLength": 64}, long, max_seconds=60, max_captures=0) == ()
+    assert len(beyond({**long, "interfaces": ["lo"]}, long, interfaces=frozenset({"eth0"}))) == 1
