@@ -108,24 +108,25 @@ class Seats:
 
 
 class Strangers:
-    """Keeps tokens that nobody knows from being asked about without end.
+    """Keeps the API server from being asked about guessed tokens without end.
 
+    What counts is another token that is not valid; the same one again is answered from memory.
     A token that was good a moment ago is never held up by those who guess from its address.
     """
 
     def __init__(self, per_second: float = 10, burst: int = 100) -> None:
         self._rate = Rate(per_second, burst)
         self._lock = threading.Lock()
-        self._good: OrderedDict[int, None] = OrderedDict()
+        self._known: OrderedDict[int, bool] = OrderedDict()
 
     def check(self, address: str, token: str, now: float) -> None:
         """Whether a token may be looked at.
 
         Raises:
-            TooMuch: it is not known to be good, and many that came from there were not.
+            TooMuch: it is a new one, and many that came from there were not valid.
         """
         with self._lock:
-            if hash(token) in self._good:
+            if hash(token) in self._known:
                 return
         if self._rate.is_used_up(address, now):
             raise TooMuch("many tokens from this address were not valid; wait", 1)
@@ -133,12 +134,10 @@ class Strangers:
     def note(self, address: str, token: str, now: float, *, is_good: bool) -> None:
         """What became of it."""
         with self._lock:
-            if is_good:
-                self._good[hash(token)] = None
-                self._good.move_to_end(hash(token))
-                while len(self._good) > _MAX_KNOWN:
-                    self._good.popitem(last=False)
-                return
-            self._good.pop(hash(token), None)
-        if not self._rate.is_used_up(address, now):
+            was_good = self._known.get(hash(token))
+            self._known[hash(token)] = is_good
+            self._known.move_to_end(hash(token))
+            while len(self._known) > _MAX_KNOWN:
+                self._known.popitem(last=False)
+        if not is_good and was_good is not False and not self._rate.is_used_up(address, now):
             self._rate.take(address, now)

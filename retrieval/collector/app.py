@@ -177,11 +177,13 @@ class CollectorApp:
             return _later(f"not ready: waiting for {lacking}")
         token = bearer_token(environ.get("HTTP_AUTHORIZATION"), None)
         address, now = str(environ.get("REMOTE_ADDR", "")), time.monotonic()
-        self._strangers.check(address, token or "", now)
+        if token:
+            self._strangers.check(address, token, now)
         if path == REPORTS_PATH and method == "GET":
             return self._read_reports(token, query)
         identity = self._tokens.identity(token, time.time()) if token else None
-        self._strangers.note(address, token or "", now, is_good=identity is not None)
+        if token:
+            self._strangers.note(address, token, now, is_good=identity is not None)
         if identity is None:
             return _refuse(
                 HTTPStatus.UNAUTHORIZED,

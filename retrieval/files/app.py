@@ -149,9 +149,11 @@ class _Handlers:
             headers.get("Authorization"), headers.get("Nightcap-Authorization")
         )
         address, now = _address(), time.monotonic()
-        self._strangers.check(address, token or "", now)
+        if token:
+            self._strangers.check(address, token, now)
         identity = self._judge.identify(token) if token else None
-        self._strangers.note(address, token or "", now, is_good=identity is not None)
+        if token:
+            self._strangers.note(address, token, now, is_good=identity is not None)
         if identity is None:
             what = "is not valid here" if token else "is missing"
             answer = _text(f"the bearer token of a Kubernetes user {what}", 401)
