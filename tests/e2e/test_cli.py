@@ -106,18 +106,19 @@ def test_developer_starts_sees_fetches_follows_stops_and_removes(
     }  # fmt: skip
 
     def send_one_more_and_stop() -> None:
-        wait_for("the followed packets", lambda: (tmp_path / "live").stat().st_size > 300, 30)
-        shop.send_udp(pod, "192.0.2.1", 7000, ["four"])
-        wait_for("the fourth", lambda: b"four" in (tmp_path / "live").read_bytes(), 30)
-        wait_for("its count", lambda: shop.status("dns").get("packets") == 4, 30)
-        shop.run("patch", CAPTURES, "dns", "--type=merge", "-p", '{"spec":{"suspend":true}}')
+        try:
+            wait_for("the followed packets", lambda: (tmp_path / "live").stat().st_size > 300, 30)
+            shop.send_udp(pod, "192.0.2.1", 7000, ["four"])
+            wait_for("the fourth", lambda: b"four" in (tmp_path / "live").read_bytes(), 30)
+        finally:
+            shop.run("patch", CAPTURES, "dns", "--type=merge", "-p", '{"spec":{"suspend":true}}')
 
     with meanwhile(send_one_more_and_stop):
         developer.ok("follow", "dns", "-w", "live", cwd=tmp_path)
     assert payloads(tmp_path / "live") == [*PACKETS, "four"]
     assert developer.ok("stop", "dns") == "packetcapture.nightcap.dev/dns stopped; its files stay\n"
     shop.wait_phase("dns", "Finished")
-    assert "it is over: 4 packets" in developer.ok("status", "dns")
+    wait_for("4 packets", lambda: "it is over: 4 packets" in developer.ok("status", "dns"), 30)
     unasked = developer("rm", "dns")
     assert unasked.code == 1
     assert "deletes its files" in unasked.err
