@@ -47,9 +47,12 @@ test-all: test ## what CI runs, and what takes longer or needs more parts built;
 
 .PHONY: fuzz
 FUZZ_SECONDS := 600
-fuzz: tools ## any bytes through the readers of capture files (FUZZ_SECONDS=600)
-	@mkdir -p $(CACHE)/fuzz-formats
+FUZZ_REQUESTS := 100000
+fuzz: tools ## any bytes through the readers of capture files and the webhook, any requests at retrieval (FUZZ_SECONDS=600)
+	@mkdir -p $(CACHE)/fuzz-formats $(CACHE)/fuzz-admission
 	$(PYTHON) -m tests.fuzz.formats $(CACHE)/fuzz-formats -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -artifact_prefix=$(CACHE)/fuzz-formats-
+	$(PYTHON) -m tests.fuzz.admission $(CACHE)/fuzz-admission -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -artifact_prefix=$(CACHE)/fuzz-admission-
+	$(PYTHON) -m tests.fuzz.requests --count=$(FUZZ_REQUESTS)
 
 .PHONY: soak
 SOAK := --kills 1000 --pods 20

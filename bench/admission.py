@@ -1,15 +1,7 @@
-"""What admission costs: added to a pod's creation, and on the webhook's own core.
-
-    python -m bench.admission [--quick]
-
-1. `admission-latency`: pods are created on a real API server (private, on the loopback) in
-   triples: in a namespace without webhook, in one with ours, in one with the peer; the order
-   within a triple turns. Ours is the whole program with its log, watches and metrics.
-2. `admission-throughput`: the same AdmissionReview at 16 keep-alive TLS connections, a server on
-   one processor and h2load on the other, servers in turn. Requests per CPU second of the server.
+"""What the benchmark `admission` sends, and the servers it sends it to.
 
 The peer is `bench/admission_go`: a Go webhook on controller-runtime's admission package that adds
-the same sidecar. One JSON object a line on stdout, progress on stderr.
+the same sidecar.
 """
 
 from __future__ import annotations
@@ -17,14 +9,10 @@ from __future__ import annotations
 import base64
 import json
 import os
-import random
-import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPSConnection
@@ -34,35 +22,15 @@ from typing import Any
 
 import jsonpatch
 
-from bench import machine
+from bench.result import say
 from certs.issue import new_leaf
-from nightcap.kube import paths
 from tests.apiserver.private import Installation, PrivateApi, free_port
 from tests.cluster import toolchain
 from tests.cluster.cache import cached_part, digest_of_files, source_files
 
 PEER = Path(__file__).resolve().parent / "admission_go"
 PEER_NAME = "Go webhook on controller-runtime's admission package"
-CONNECTIONS = 16
 _BUILD = ("build", "-trimpath", "-buildvcs=false", "-mod=readonly", "-ldflags", "-s -w")
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How long to measure."""
-
-    triples: int
-    rounds: int
-    seconds: int
-
-
-FULL = Effort(triples=2000, rounds=5, seconds=6)
-QUICK = Effort(triples=150, rounds=2, seconds=2)
-
-
-def say(text: str) -> None:
-    """Progress for people."""
-    print(f"admission: {text}", file=sys.stderr, flush=True)
 
 
 # What is sent.
@@ -162,7 +130,7 @@ class Server:
 
     def cpu_seconds(self) -> float:
         """CPU time of it and of all that it started, so far."""
-        return sum(_cpu_seconds(pid) for pid in _with_children(self.pid))
+        return sum(_cpu_seconds(pid) for pid in with_children(self.pid))
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -170,11 +138,12 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _with_children(pid: int) -> Iterator[int]:
+def with_children(pid: int) -> Iterator[int]:
+    """A process and all that it started."""
     yield pid
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in (task / "children").read_text().split():
-            yield from _with_children(int(child))
+            yield from with_children(int(child))
 
 
 def build_peer() -> Path:
@@ -185,7 +154,7 @@ def build_peer() -> Path:
     def build(folder: Path) -> None:
         go = toolchain.find_go(toolchain.needed_version([PEER / "go.mod"]))
         environ = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOWORK": "off", "GOFLAGS": ""}
-        say("building the peer")
+        say("admission: building the peer")
         subprocess.run(
             [str(go), *_BUILD, "-o", f"{folder}/peer", "."],
             cwd=PEER, env={**os.environ, **environ}, check=True,
@@ -221,9 +190,9 @@ def _start_peer(api: PrivateApi, ours: Installation, folder: Path) -> Server:
     program = build_peer()
     # As on one processor: with more, its garbage collector runs beside it and costs more.
     environ = {"GOMAXPROCS": "1"}
-    api.run("peer", str(program), str(port), str(tls), str(sidecar), environ=environ)
+    log = api.run("peer", str(program), str(port), str(tls), str(sidecar), environ=environ)
     server = Server("peer", port, "/mutate", api.pid_of(str(program)))
-    _wait_answering(server, ours)
+    _wait_answering(server, ours, log)
     return server
 
 
@@ -243,14 +212,14 @@ def _what_ours_adds(api: PrivateApi) -> dict[str, Any]:
     }
 
 
-def _wait_answering(server: Server, ours: Installation) -> None:
+def _wait_answering(server: Server, ours: Installation, log: Path) -> None:
     deadline = time.monotonic() + 30
     while True:
         try:
             ask(server, ours.root.certificate, review_of(realistic_pod(), "bench-ours"))
-        except OSError:
+        except OSError as error:
             if time.monotonic() > deadline:
-                raise
+                raise RuntimeError(f"the peer does not answer: {log.read_text()[-800:]}") from error
             time.sleep(0.1)
         else:
             return
@@ -271,229 +240,3 @@ def ask(server: Server, ca: str, review: dict[str, Any]) -> dict[str, Any]:
     patch = json.loads(base64.b64decode(response["patch"]))
     patched: dict[str, Any] = jsonpatch.apply_patch(review["request"]["object"], patch)
     return patched
-
-
-# 1. Latency.
-
-
-def measure_latency(
-    api: PrivateApi, ours: Installation, peer: Server, effort: Effort
-) -> Iterator[dict[str, Any]]:
-    """Creations without webhook, with ours and with the peer, in triples."""
-    namespaces = {
-        "none": api.namespace("bench-none"),
-        "ours": api.namespace("bench-ours", **{"nightcap.dev/inject": "enabled"}),
-        "peer": api.namespace("bench-peer", bench="peer"),
-    }
-    api.apply(_peer_configuration(peer, ours))
-    pod = realistic_pod()
-    body = json.dumps(pod).encode()
-
-    def create(kind: str) -> float:
-        began_at = time.perf_counter()
-        api.client.request("POST", paths.pods(namespaces[kind]), body=body)
-        return (time.perf_counter() - began_at) * 1000
-
-    _wait_injected(api, namespaces["peer"])
-    for kind in namespaces:
-        for _ in range(50):
-            create(kind)
-    took: dict[str, list[float]] = {kind: [] for kind in namespaces}
-    order = list(namespaces)
-    for number in range(effort.triples):
-        random.shuffle(order)
-        for kind in order:
-            took[kind].append(create(kind))
-        if number % 500 == 499:
-            say(f"{number + 1} triples of {effort.triples}")
-    added = [with_us - without for with_us, without in zip(took["ours"], took["none"], strict=True)]
-    of_peer = [with_it - none for with_it, none in zip(took["peer"], took["none"], strict=True)]
-    samples = {"samples": effort.triples, "without_ms": round(statistics.median(took["none"]), 2)}
-    yield line(
-        "admission-latency-median", statistics.median(added), statistics.median(of_peer),
-        "ms", "<= 3", effort.triples, interval=_median_interval(added), **samples,
-    )  # fmt: skip
-    base = quantile(took["none"], 0.99)
-    yield line(
-        "admission-latency-p99", quantile(took["ours"], 0.99) - base,
-        quantile(took["peer"], 0.99) - base, "ms", "<= 10", effort.triples,
-        p99_of_differences=round(quantile(added, 0.99), 2), **samples,
-    )  # fmt: skip
-
-
-def _peer_configuration(peer: Server, ours: Installation) -> dict[str, Any]:
-    entry = next(iter(ours.webhooks()))
-    webhook = entry["webhooks"][0]
-    webhook["name"] = "peer.example.com"
-    webhook["clientConfig"]["url"] = f"https://127.0.0.1:{peer.port}{peer.path}"
-    webhook["namespaceSelector"] = {"matchLabels": {"bench": "peer"}}
-    entry["metadata"]["name"] = "peer"
-    entry["webhooks"] = [webhook]
-    return entry
-
-
-def _wait_injected(api: PrivateApi, namespace: str) -> None:
-    deadline = time.monotonic() + 30
-    while "initContainers" not in api.create_pod(namespace, realistic_pod())["spec"]:
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no pod of {namespace} is injected")
-        time.sleep(0.1)
-
-
-# 2. Throughput.
-
-
-def measure_throughput(
-    ours: Installation, first: Server, peer: Server, effort: Effort
-) -> Iterator[dict[str, Any]]:
-    """The same request at 16 connections, servers in turn."""
-    review = review_of(realistic_pod(), "bench-ours")
-    answers = [ask(server, ours.root.certificate, review) for server in (first, peer)]
-    if answers[0]["spec"] != answers[1]["spec"]:
-        raise SystemExit("ours and the peer do not add the same sidecar: nothing to compare")
-    body = json.dumps(review, separators=(",", ":")).encode()
-    say(f"an AdmissionReview of {len(body)} bytes, {CONNECTIONS} connections")
-    found: dict[str, list[Round]] = {"ours": [], "peer": []}
-    with tempfile.TemporaryDirectory(prefix="nightcap-bench-") as name:
-        file = Path(name) / "review.json"
-        file.write_bytes(body)
-        for server in (first, peer):
-            _pin(server.pid, 0)
-            _load(server, file, 1)
-        for number in range(effort.rounds):
-            for server in (first, peer) if number % 2 else (peer, first):
-                found[server.name].append(_load(server, file, effort.seconds))
-                say(f"round {number + 1} {server.name}: {found[server.name][-1]}")
-
-    def middle(server: str, figure: Callable[[Round], float]) -> float:
-        return statistics.median(figure(r) for r in found[server])
-
-    def both(figure: Callable[[Round], float]) -> tuple[float, float]:
-        return middle("ours", figure), middle("peer", figure)
-
-    yield line(
-        "admission-throughput", *both(lambda r: r.per_core), "requests per CPU second",
-        ">= 2 x peer", effort.rounds, per_second=[round(v) for v in both(lambda r: r.per_second)],
-    )  # fmt: skip
-    yield line(
-        "admission-throughput-p99", *both(lambda r: r.p99_ms), "ms", "<= peer", effort.rounds
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One run of h2load against one server."""
-
-    requests: int
-    seconds: float
-    cpu_seconds: float
-    p50_ms: float
-    p99_ms: float
-
-    @property
-    def per_core(self) -> float:
-        return self.requests / self.cpu_seconds
-
-    @property
-    def per_second(self) -> float:
-        return self.requests / self.seconds
-
-    def __str__(self) -> str:
-        return (
-            f"{self.per_core:.0f} per CPU second, {self.per_second:.0f} a second, "
-            f"p50 {self.p50_ms:.1f} ms, p99 {self.p99_ms:.1f} ms"
-        )
-
-
-def _load(server: Server, body: Path, seconds: int) -> Round:
-    log = body.with_suffix(".log")
-    log.unlink(missing_ok=True)
-    cpu, began_at = server.cpu_seconds(), time.monotonic()
-    subprocess.run(
-        [
-            "taskset", "-c", str(max(os.sched_getaffinity(0))), _h2load(), "--h1",
-            "-c", str(CONNECTIONS), "-D", str(seconds), "-d", str(body),
-            "-H", "content-type: application/json", f"--log-file={log}", server.url,
-        ],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    took = time.monotonic() - began_at
-    used = server.cpu_seconds() - cpu
-    rows = [row.split("\t") for row in log.read_text().splitlines()]
-    bad = [row for row in rows if row[1] != "200"]
-    if bad:
-        raise SystemExit(f"{server.name}: answers of status {bad[0][1]}, not 200")
-    times = sorted(int(row[2]) / 1000 for row in rows)
-    return Round(len(rows), took, used, quantile(times, 0.5), quantile(times, 0.99))
-
-
-def _h2load() -> str:
-    found = shutil.which("h2load")
-    if found is None:
-        sys.exit("h2load: not on PATH; install nghttp2-client (apt-get install nghttp2-client)")
-    return found
-
-
-def _pin(pid: int, processor: int) -> None:
-    """Keep a server's threads, all of them and those to come, on one processor."""
-    for process in list(_with_children(pid)):
-        for task in Path(f"/proc/{process}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {processor})
-
-
-# Figures.
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The value below which that share of the values lies."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
-
-
-def _median_interval(values: Sequence[float]) -> list[float]:
-    """A 95 % interval of the median, by ranks."""
-    ordered, n = sorted(values), len(values)
-    half = 0.98 * n**0.5
-    return [
-        round(ordered[max(0, int(n / 2 - half))], 3),
-        round(ordered[min(n - 1, int(n / 2 + half))], 3),
-    ]
-
-
-def line(
-    name: str, ours: float, peer: float, unit: str, goal: str, runs: int, **more: Any
-) -> dict[str, Any]:
-    """One result."""
-    return {
-        "name": name,
-        "ours": round(ours, 3),
-        "peer": round(peer, 3),
-        "peer_name": PEER_NAME,
-        "ratio": round(ours / peer, 3) if peer else None,
-        "unit": unit,
-        "goal": goal,
-        "runs": runs,
-        "machine": machine.describe(),
-        **more,
-    }
-
-
-def measure(effort: Effort) -> Iterator[dict[str, Any]]:
-    """All results."""
-    with servers() as (api, ours, first, peer):
-        yield from measure_latency(api, ours, peer, effort)
-        yield from measure_throughput(ours, first, peer, effort)
-
-
-def main() -> int:
-    """The command line."""
-    if sys.argv[1:] not in ([], ["--quick"]):
-        print("usage: python -m bench.admission [--quick]", file=sys.stderr)
-        return 2
-    for result in measure(QUICK if sys.argv[1:] else FULL):
-        print(json.dumps(result), flush=True)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

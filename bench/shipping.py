@@ -27,6 +27,7 @@ from nightcap.contract.uploads import MAX_BODY_BYTES
 from tests.unit.retrieval.builders import CAPTURE, a_capture, a_pod
 from tests.unit.retrieval.fake_api import FakeApi
 from tests.unit.retrieval.programs import Installation
+from tests.unit.retrieval.s3 import S3Server
 
 SEGMENT_BYTES: Final = 3 * MAX_BODY_BYTES
 _HEADER: Final = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)
@@ -53,26 +54,33 @@ class Spent:
 
 
 @contextmanager
-def collector(folder: Path, pods: int) -> Iterator[Installation]:
-    """A running collector that knows so many pods."""
+def collector(folder: Path, pods: int, *, on_objects: bool = False) -> Iterator[Installation]:
+    """A running collector that knows so many pods; over an S3-speaking server if so wished."""
     api = FakeApi()
     api.captures = [a_capture(limits={"maxSize": "0"})]
     for number in range(pods):
         name, uid = f"web-{number}", f"90d00000-0000-4000-8000-{number:012d}"
         api.pods["storefront", name] = a_pod(name, uid)
         api.add_pod_token(f"token-{number}", "storefront", name, uid)
-    installation = Installation(api, folder)
+    server = S3Server(folder) if on_objects else None
+    if server is not None:
+        installation = Installation(api, folder, server.new_url(), server.environ)
+    else:
+        installation = Installation(api, folder)
     try:
         installation.start("collector")
         yield installation
     finally:
         installation.kill()
         api.close()
+        if server is not None:
+            server.stop()
 
 
 def measure(installation: Installation, kind: str, *options: float) -> Spent:
     """Let one process of senders run to its end."""
-    pids = _processes(installation.processes[0].pid)
+    (process,) = installation.processes.values()
+    pids = _processes(process.pid)
     port = installation.port_of("collector")
     ca = installation.folder / "ca.pem"
     ca.write_text(installation.ca)

@@ -4,10 +4,13 @@ One *generation* is one root. Secret `nightcap-ca` holds `g{N}.crt` and `g{N}.ke
 living root, the Secrets of servers `g{N}.crt` (leaf), `g{N}.key` and `g{N}.ca.crt` (the
 root that signed it), and `ca.crt`, all living roots, newest first. `current` is the
 generation to use by default and to pin in new sidecars.
+
+A Secret of the type `kubernetes.io/tls`, as cert-manager writes it, is read as one generation.
 """
 
 import base64
 import binascii
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +28,8 @@ BACKDATED_SECONDS: Final = 3600
 
 CA_BUNDLE: Final = "ca.crt"
 CURRENT: Final = "current"
+_PLAIN: Final = {"tls.crt": "g1.crt", "tls.key": "g1.key", CA_BUNDLE: "g1.ca.crt"}
+"""Keys of a Secret of the type `kubernetes.io/tls`, and what they are called in ours."""
 _GENERATION_KEY = re.compile(r"g([1-9][0-9]{0,8})\.(crt|key|ca\.crt|published)")
 
 
@@ -108,12 +113,13 @@ def bundle_of(data: Mapping[str, str] | None) -> Bundle:
     """
     texts: dict[str, str] = {}
     faults: list[str] = []
-    for key, value in (data or {}).items():
+    data = _as_ours(data or {})
+    for key, value in data.items():
         try:
             texts[key] = base64.b64decode(value, validate=True).decode("ascii")
         except (binascii.Error, ValueError):
             faults.append(f"{key} is not base64 of text")
-    seen = {int(match[1]) for key in data or {} if (match := _GENERATION_KEY.fullmatch(key))}
+    seen = {int(match[1]) for key in data if (match := _GENERATION_KEY.fullmatch(key))}
     pairs: dict[int, Pair] = {}
     for n in sorted(seen):
         try:
@@ -133,6 +139,14 @@ def bundle_of(data: Mapping[str, str] | None) -> Bundle:
         seen=frozenset(seen),
         faults=tuple(faults),
     )
+
+
+def _as_ours(data: Mapping[str, str]) -> Mapping[str, str]:
+    if "tls.crt" not in data or any(_GENERATION_KEY.fullmatch(key) for key in data):
+        return data
+    renamed = {ours: data[theirs] for theirs, ours in _PLAIN.items() if theirs in data}
+    one = base64.b64encode(b"1").decode()
+    return {**renamed, CURRENT: one, CA_BUNDLE: data.get(CA_BUNDLE, "")}
 
 
 def data_of(bundle: Bundle) -> dict[str, str]:
@@ -163,7 +177,7 @@ def pair_of(certificate: str, key: str, ca: str = "") -> Pair:
         parsed = x509.load_pem_x509_certificate(certificate.encode())
         facts = _facts_of(parsed)
         private = load_pem_private_key(key.encode(), password=None)
-    except (ValueError, TypeError, x509.ExtensionNotFound) as error:
+    except (ValueError, TypeError) as error:
         raise BadBundle(f"not a certificate and key in PEM: {error}") from error
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if private.public_key().public_bytes(*form) != parsed.public_key().public_bytes(*form):
@@ -179,25 +193,29 @@ def facts_of(certificate: str) -> Facts:
     """
     try:
         return _facts_of(x509.load_pem_x509_certificate(certificate.encode()))
-    except (ValueError, x509.ExtensionNotFound) as error:
+    except ValueError as error:
         raise BadBundle(f"not a certificate in PEM: {error}") from error
 
 
 def _facts_of(certificate: x509.Certificate) -> Facts:
     extensions = certificate.extensions
-    key_id = extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    issuer = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    try:
+    names = set()
+    key_id = issuer = b""
+    # Issuers other than ours may leave any of these out.
+    with contextlib.suppress(x509.ExtensionNotFound):
+        key_id = extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    with contextlib.suppress(x509.ExtensionNotFound):
+        found = extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        issuer = found.key_identifier or b""
+    with contextlib.suppress(x509.ExtensionNotFound):
         alternatives = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         names = {str(name.value) for name in alternatives}
-    except x509.ExtensionNotFound:
-        names = set()
     return Facts(
         issued_at=certificate.not_valid_before_utc.timestamp() + BACKDATED_SECONDS,
         expires_at=certificate.not_valid_after_utc.timestamp(),
         names=frozenset(names),
         key_id=key_id.hex(),
-        issuer_key_id=(issuer or b"").hex(),
+        issuer_key_id=issuer.hex(),
     )
 
 

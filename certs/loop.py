@@ -150,11 +150,10 @@ class CertificateLoop:
         settings = self._settings
         secrets = [settings.ca_secret, *(secret.name for secret in settings.policy.serving)]
         watched = [(paths.secrets(settings.namespace), name) for name in secrets]
-        watched += [
-            (paths.config_maps(settings.namespace), settings.config_map),
-            (paths.mutating_webhooks(), settings.webhooks),
-            (paths.validating_webhooks(), settings.webhooks),
-        ]
+        watched.append((paths.config_maps(settings.namespace), settings.config_map))
+        if settings.webhooks:
+            watched.append((paths.mutating_webhooks(), settings.webhooks))
+            watched.append((paths.validating_webhooks(), settings.webhooks))
         return [
             Reflector(
                 self._client,

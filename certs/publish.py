@@ -25,6 +25,7 @@ MUTATING: Final = "MutatingWebhookConfiguration"
 VALIDATING: Final = "ValidatingWebhookConfiguration"
 CONFIG_MAP: Final = "ConfigMap"
 _DIFFERENT: Final = "its webhooks have different bundles"
+_WEBHOOKS_NAME: Final = "nightcap"
 _LABELS: Final = {
     "app.kubernetes.io/name": "nightcap",
     "app.kubernetes.io/component": "certificates",
@@ -41,7 +42,8 @@ class CertificateSettings:
         policy: Servers, lives, settling time.
         ca_secret: The roots with their keys.
         config_map: The bundle of roots, for people and the command line.
-        webhooks: Name of both webhook configurations.
+        webhooks: Name of both webhook configurations; empty if their `caBundle` is somebody
+            else's to fill in.
         webhook_service: Only webhooks that call this Service are touched.
         check_seconds: How often to look even if nothing was heard.
     """
@@ -50,7 +52,7 @@ class CertificateSettings:
     policy: Policy
     ca_secret: str = "nightcap-ca"  # noqa: S105 - the name of a Secret
     config_map: str = "nightcap-ca"
-    webhooks: str = "nightcap"
+    webhooks: str = _WEBHOOKS_NAME
     webhook_service: str = "nightcap-webhook"
     check_seconds: float = 60.0
 
@@ -65,6 +67,7 @@ class CertificateSettings:
         leaf_seconds: float = LEAF_SECONDS,
         settle_seconds: float = 120.0,
         check_seconds: float = 60.0,
+        fills_webhooks: bool = True,
     ) -> "CertificateSettings":
         """The installation as our manifests make it.
 
@@ -76,6 +79,7 @@ class CertificateSettings:
             leaf_seconds: Life of a leaf.
             settle_seconds: From a new root in every bundle to its use.
             check_seconds: How often to look even if nothing was heard.
+            fills_webhooks: Whether the `caBundle` of webhook configurations is ours.
         """
 
         def names(*services: str) -> frozenset[str]:
@@ -94,7 +98,12 @@ class CertificateSettings:
             leaf_seconds=leaf_seconds,
             settle_seconds=settle_seconds,
         )
-        return cls(namespace, policy, check_seconds=check_seconds)
+        return cls(
+            namespace,
+            policy,
+            webhooks=_WEBHOOKS_NAME if fills_webhooks else "",
+            check_seconds=check_seconds,
+        )
 
 
 def service_names(service: str, namespace: str, cluster_domain: str) -> frozenset[str]:
@@ -285,6 +294,8 @@ class Publisher:
 
     def _webhook_paths(self) -> dict[str, str]:
         name = self._settings.webhooks
+        if not name:
+            return {}
         return {MUTATING: paths.mutating_webhook(name), VALIDATING: paths.validating_webhook(name)}
 
     def _is_ours(self, service: _ServiceRef | None) -> bool:

@@ -19,7 +19,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from certs.deadlines import BODY_READ, BODY_SECONDS, HEAD_SECONDS, Deadlines
 from certs.plain import Next, PlainApp, PlainStream
 
 KEEP_ALIVE_SECONDS = 130
@@ -58,6 +59,8 @@ class ServerOptions:
     on_stop: Callable[[], None]
     draining: threading.Event
     plain: PlainApp | None = None
+    deadlines: Deadlines = field(default_factory=Deadlines)
+    current: threading.local = field(default_factory=threading.local)
 
 
 class QuietLogger(Logger):  # type: ignore[misc]
@@ -130,10 +133,20 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
                     return True
             except OSError:
                 return False
-        result = super().handle(conn)
+        result = self._handle_in_time(conn)
         while result is True and self.app.options.plain is None and self._next_comes(conn):
-            result = super().handle(conn)
+            result = self._handle_in_time(conn)
         return result
+
+    def _handle_in_time(self, conn: Any) -> Any:
+        """Answer one request, if its head comes in time."""
+        options: ServerOptions = self.app.options
+        options.current.connection = conn
+        options.deadlines.put(conn, time.monotonic() + HEAD_SECONDS)
+        try:
+            return super().handle(conn)
+        finally:
+            options.deadlines.clear(conn)
 
     def _next_comes(self, conn: Any) -> bool:
         options: ServerOptions = self.app.options
@@ -198,6 +211,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     def notify(self) -> None:
         """Called by the worker's loop at least once a second."""
         super().notify()
+        self.app.options.deadlines.sweep(time.monotonic())
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.alive = False
 
@@ -224,7 +238,18 @@ class Program(BaseApplication):  # type: ignore[misc]
             self.cfg.set(key, value)
 
     def load(self) -> Any:
-        return self.app
+        return self._in_time
+
+    def _in_time(self, environ: dict[str, Any], start_response: Any) -> Any:
+        """The application; a request's head has come, and its body must."""
+        deadlines, connection = self.options.deadlines, self.options.current.connection
+        has_body = environ.get("CONTENT_LENGTH", "0") not in ("", "0")
+        if has_body or environ.get("HTTP_TRANSFER_ENCODING"):
+            deadlines.put(connection, time.monotonic() + BODY_SECONDS)
+            environ[BODY_READ] = partial(deadlines.clear, connection)
+        else:
+            deadlines.clear(connection)
+        return self.app(environ, start_response)
 
 
 def run_server(app: Any, options: ServerOptions) -> None:

@@ -228,7 +228,8 @@ class Controller:
             recorder,
             may_ask=lambda: self.elector.is_leader,
         )
-        self._client, self._namespace = client, settings.namespace
+        self._client, self._settings = client, settings
+        self._namespace = settings.namespace
         self._certificates: CertificateLoop | None = None
         self.metrics.watch(self.watches.all, self.world.captures)
         self.metrics.registry.register(self.guard)
@@ -287,7 +288,10 @@ class Controller:
             self._certificates = None
         if leads:
             self._certificates = CertificateLoop(
-                self._client, CertificateSettings.standard(self._namespace)
+                self._client,
+                CertificateSettings.standard(
+                    self._namespace, fills_webhooks=self._settings.fills_webhooks
+                ),
             )
             self._certificates.start()
             self.world.mark_all()

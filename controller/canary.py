@@ -97,7 +97,10 @@ class CanaryProver(Collector):
             ApiError: The API server does not answer.
         """
         now = self._clock()
-        if not self._may_ask() or now < self._quiet_until:
+        if not self._may_ask():
+            self.verdicts = {}  # the leader's are the ones that hold
+            return
+        if now < self._quiet_until:
             return
         is_off = self._is_off()
         namespaces = self._namespaces()

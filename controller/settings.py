@@ -25,6 +25,8 @@ class Settings:
         metrics_port: Plain HTTP: /healthz, /readyz, /metrics.
         token_file: Our own service account's token, shown to collectors.
         hostname: The pod's name, for people who read the Lease.
+        fills_webhooks: Whether the `caBundle` of the webhook configurations is the controller's;
+            `NIGHTCAP_CA_BUNDLES` is `own` or, where cert-manager fills them in, `injected`.
         patience: How many pods may wait for our container, and how long, before injection is
             switched off; `NIGHTCAP_MOST_HELD_PODS` and `NIGHTCAP_HELD_SECONDS`.
     """
@@ -33,6 +35,7 @@ class Settings:
     metrics_port: int = DEFAULT_METRICS_PORT
     token_file: Path = Path(_TOKEN_FILE)
     hostname: str = "controller"
+    fills_webhooks: bool = True
     patience: Patience = field(default_factory=Patience)
 
     @classmethod
@@ -51,6 +54,9 @@ class Settings:
         if not 1 <= port <= 65535:
             faults.append(f"NIGHTCAP_METRICS_PORT: {port_text[:40]!r} must be from 1 to 65535")
         token_file = environ.get("NIGHTCAP_TOKEN_FILE", _TOKEN_FILE)
+        ca_bundles = environ.get("NIGHTCAP_CA_BUNDLES", "own")
+        if ca_bundles not in ("own", "injected"):
+            faults.append(f"NIGHTCAP_CA_BUNDLES: {ca_bundles[:40]!r} must be own or injected")
         most_held = _whole(environ, "NIGHTCAP_MOST_HELD_PODS", MOST_HELD_PODS, faults)
         held_seconds = _whole(environ, "NIGHTCAP_HELD_SECONDS", int(HELD_SECONDS), faults)
         if faults:
@@ -60,6 +66,7 @@ class Settings:
             metrics_port=port,
             token_file=Path(token_file),
             hostname=environ.get("HOSTNAME") or "controller",
+            fills_webhooks=ca_bundles == "own",
             patience=Patience(most_held, float(held_seconds)),
         )
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from demo.kubectl import Kubectl, wait_for
@@ -17,6 +17,7 @@ from demo.kubectl import Kubectl, wait_for
 NAMESPACE = "nightcap-system"
 BASE = Path(__file__).resolve().parent.parent / "manifests" / "base"
 CALICO = BASE.parent / "calico"
+OBJECT_STORE = BASE.parent / "object-store"
 INJECTED = "nightcap.dev/injected"
 CALICO_API_SERVICE = "v3.projectcalico.org"
 CALICO_CRD = "packetcaptures.projectcalico.org"
@@ -47,6 +48,7 @@ def render(
     sidecar_image: str,
     local_store: bool,
     calico: bool = False,
+    object_store: Mapping[str, str] | None = None,
 ) -> str:
     """The manifests as text, with these images.
 
@@ -56,6 +58,7 @@ def render(
         sidecar_image: Image that is injected.
         local_store: Bind the store's claim to the volume of `local_store_volume`.
         calico: Calico's API as well.
+        object_store: Files in an object store in place of a volume: the settings that name it.
     """
     with tempfile.TemporaryDirectory(prefix="nightcap-overlay-") as folder:
         overlay = Path(folder)
@@ -68,9 +71,15 @@ def render(
             ],
             "configurations": ["images-configuration.yaml"],
         }
-        if calico:
-            kustomization["components"] = [os.path.relpath(CALICO, overlay.resolve())]
-        if local_store:
+        components = [CALICO] if calico else []
+        if object_store is not None:
+            components.append(OBJECT_STORE)
+            literals = [f"{name}={value}" for name, value in object_store.items()]
+            kustomization["configMapGenerator"] = [
+                {"name": "nightcap-store", "namespace": NAMESPACE, "literals": literals}
+            ]
+        kustomization["components"] = [os.path.relpath(c, overlay.resolve()) for c in components]
+        if local_store and object_store is None:
             patch = [{"op": "add", "path": "/spec/storageClassName", "value": ""}]
             target = {"kind": "PersistentVolumeClaim", "name": "nightcap-store"}
             kustomization["patches"] = [{"target": target, "patch": json.dumps(patch)}]

@@ -1,5 +1,8 @@
 """The record of who was given what: one line of JSON on standard output per answer.
 
+The same line can go to an object store as an object of its own, to which we need the right to
+put and no other: see `retrieval.store.opening.open_record`.
+
 Bytes are what was really sent: a chunk counts when the server asked for the next one.
 """
 
@@ -14,8 +17,11 @@ from typing import TextIO
 import msgspec
 
 from retrieval import metrics
+from retrieval.store.base import StoreFailed, StoreFull
 
 LOGGER = "audit"
+
+_log = logging.getLogger(__name__)
 
 
 class Ended(StrEnum):
@@ -53,9 +59,20 @@ class Access:
 class Auditor:
     """Writes audit records."""
 
-    def __init__(self, write: Callable[[str], None] | None = None) -> None:
-        """Write to the logger `audit`, or to what is given instead."""
+    def __init__(
+        self,
+        write: Callable[[str], None] | None = None,
+        keep: Callable[[str], None] | None = None,
+    ) -> None:
+        """Write to the logger `audit`, or to what is given instead.
+
+        Args:
+            write: Takes one line.
+            keep: Takes the same line, to a place that we cannot change afterwards; it raises
+                StoreFailed or StoreFull, and the line in the log stands all the same.
+        """
         self._write = write or logging.getLogger(LOGGER).info
+        self._keep = keep
 
     def record(self, access: Access, *, status: int, sent_bytes: int, ended: Ended) -> None:
         """Write one record now."""
@@ -66,7 +83,14 @@ class Auditor:
             "bytes": sent_bytes,
             "ended": ended.value,
         }
-        self._write(msgspec.json.encode(fields).decode())
+        line = msgspec.json.encode(fields).decode()
+        self._write(line)
+        if self._keep is not None:
+            try:
+                self._keep(line)
+            except (StoreFailed, StoreFull) as error:
+                metrics.AUDIT_FAILURES.inc()
+                _log.error("audit record not kept", extra={"error": str(error)})
         metrics.AUDIT_RECORDS.labels(access.action).inc()
 
 

@@ -27,8 +27,15 @@ CAPTURES_REMOVED: Final = Counter(
 STRAY_APPENDS: Final = Counter(
     "nightcap_store_stray_appends", "Objects removed that an append left and nobody was told of."
 )
+CAPTURES_GIVEN_UP: Final = Counter(
+    "nightcap_collector_captures_given_up",
+    "Finished captures whose files went because the store's limit was reached.",
+)
 ANSWERS: Final = Counter(
     "nightcap_files_requests", "Requests of people by answer.", ["method", "code"]
 )
 HANDED_OUT_BYTES: Final = Counter("nightcap_files_sent_bytes", "Bytes of capture files handed out.")
+AUDIT_FAILURES: Final = Counter(
+    "nightcap_files_audit_failures", "Audit records that the object store did not take."
+)
 AUDIT_RECORDS: Final = Counter("nightcap_files_audit_records", "Audit records written.", ["action"])

@@ -4,6 +4,7 @@ Deletion itself is the janitor's and the store's; nothing here looks at a clock.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -55,6 +56,44 @@ def to_drop(segments: Sequence[StoredSegment], limit_bytes: int) -> list[StoredS
             dropped.append(segment)
             surplus -= segment.size
     return dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A capture as the store has it.
+
+    Attributes:
+        bytes: Of all its segments.
+        modified_at: Time of the last append to any of them, seconds since the epoch.
+        finished: Its object says that it records no more; of one without an object nobody knows.
+    """
+
+    namespace: str
+    capture: str
+    bytes: int
+    modified_at: float
+    finished: bool
+
+
+def to_give_up(stored: Iterable[Stored], limit_bytes: int) -> list[Stored]:
+    """The finished captures whose files go so that all others fit; the oldest go first.
+
+    One that runs is never given up: when they alone are too much, uploads are refused.
+
+    Args:
+        stored: All captures.
+        limit_bytes: For all of them together; 0 means no limit.
+    """
+    everything = sorted(stored, key=lambda each: each.modified_at)
+    surplus = sum(each.bytes for each in everything) - limit_bytes
+    given_up = []
+    for each in everything if limit_bytes else ():
+        if surplus <= 0:
+            break
+        if each.finished and each.bytes:
+            given_up.append(each)
+            surplus -= each.bytes
+    return given_up
 
 
 def suspects(

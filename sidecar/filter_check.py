@@ -1,9 +1,8 @@
 """Whether a long filter may be compiled here, found out beside the worker.
 
 Compiling holds up all captures of the pod. A filter of 256 bytes takes 20 ms of CPU at most; the
-slowest known of 1024 bytes (fifty times `portrange`) takes 250 ms, which are seconds on a busy
-node. So the long ones are compiled in a helper process with limits first, and what meets them is
-refused.
+slowest known of 1024 bytes (fifty times `portrange`) takes 250 ms, and seconds on a busy node. So
+the long ones are compiled in a helper process with limits first, and what meets them is refused.
 """
 
 import threading

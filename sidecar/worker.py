@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from nightcap.contract import paths
 from nightcap.contract.orders import BadOrders, Orders, parse_orders
-from sidecar import interfaces, log
+from sidecar import interfaces, log, memory
 from sidecar.captures import Captures
 from sidecar.local_port import LocalPort
 from sidecar.loop import LoopDetector
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 TICK_SECONDS: Final = 1.0
 """The wall clock may jump, and some file systems do not notify: look at least so often."""
+
+
+_GIVE_BACK_SECONDS: Final = 30.0
 
 
 class Worker:
@@ -43,6 +46,8 @@ class Worker:
         self._loops = LoopDetector(settings.loop_seconds)
         self._terminating = False
         self._is_marked = False
+        # Not before the shipping thread has imported and connected.
+        self._give_back_at = time.monotonic() + TICK_SECONDS
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._captures = Captures(
             self._spool,
@@ -61,6 +66,7 @@ class Worker:
         self._apply(time.monotonic(), links_changed=True)
         self._captures.publish_status()
         self._mark_if_open()
+        memory.use_one_arena()
         self._start_shipping()
         for fault in self._settings.faults:
             log.warning("setting not usable", fault=fault)
@@ -143,6 +149,9 @@ class Worker:
             self._mark_if_open()
             if self._is_done():
                 return
+            if now >= self._give_back_at:
+                self._give_back_at = now + _GIVE_BACK_SECONDS
+                memory.give_back()
 
     def _apply(self, now: float, *, links_changed: bool) -> None:
         if self._readable:

@@ -34,21 +34,31 @@ def main() -> int:
     client = KubeClient.from_environment()
     cache = ClusterCache(client, settings.namespace)
     certificates = ServingCertificates(client, settings.namespace, SECRET, settings.tls_dir)
+    serving = certificates
+    if settings.serving_secret:
+        folder = settings.tls_dir / "serving"
+        serving = ServingCertificates(client, settings.namespace, settings.serving_secret, folder)
     draining = threading.Event()
     metrics = Metrics()
-    metrics.watch_certificate(lambda: certificates.expires_at)
+    metrics.watch_certificate(lambda: serving.expires_at)
 
     def missing() -> tuple[str, ...]:
         """What stands between this replica and being ready."""
         return (
             *cache.missing,
-            *(() if certificates.ready else ("a valid certificate",)),
+            *(() if serving.ready else ("a valid certificate",)),
+            *(() if certificates.ready else ("the root that sidecars pin",)),
             *(("the next one: this one is going",) if draining.is_set() else ()),
         )
 
     def start() -> None:
+        certificates.start()
         cache.start()
         start_metrics(settings.metrics_port, metrics.registry)
+
+    def stop() -> None:
+        cache.stop()
+        certificates.stop()
 
     pods = pod_handler(settings, cache, certificates)
     app = AdmissionApp(
@@ -60,10 +70,10 @@ def main() -> int:
     serve(
         app,
         port=settings.listen_port,
-        certificates=certificates,
+        certificates=serving,
         threads=settings.threads,
         on_start=start,
-        on_stop=cache.stop,
+        on_stop=stop,
         draining=draining,
         plain=app.plain,
     )

@@ -31,6 +31,8 @@ class Settings:
         spool_bytes: What the segments may take of it.
         wait: How long a pod born into a capture is held back at most; empty for not at all.
         threads: How many requests are answered at a time.
+        serving_secret: The Secret whose certificate the server shows, when that is not the one
+            that the controller makes; sidecars pin the controller's root all the same.
         guaranteed_cpu: This and the next two are explained in `resources.Sizes`.
     """
 
@@ -42,6 +44,7 @@ class Settings:
     threads: int
     spool_size: str
     wait: str
+    serving_secret: str
     guaranteed_cpu: str
     guaranteed_memory: str
     memory_limit: str
@@ -77,6 +80,7 @@ class Settings:
             threads=read.whole("THREADS", 32, 1, 256),
             spool_size=read.spool_size("SPOOL_SIZE", "256Mi"),
             wait=read.wait("WAIT", "3s"),
+            serving_secret=read.text("SERVING_SECRET", ""),
             guaranteed_cpu=read.quantity("GUARANTEED_CPU", "50m", _LEAST_CPU),
             guaranteed_memory=read.quantity("GUARANTEED_MEMORY", "64Mi", _LEAST_MEMORY),
             memory_limit=read.quantity("MEMORY_LIMIT", "", _LEAST_MEMORY),

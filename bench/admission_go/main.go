@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"net/http"
 	"os"
@@ -80,7 +81,14 @@ func main() {
 	check(clientgoscheme.AddToScheme(scheme))
 	handler := &injector{decoder: admission.NewDecoder(scheme)}
 	check(json.Unmarshal(text, &handler.added))
-	server := webhook.NewServer(webhook.Options{Port: port, CertDir: os.Args[2], Host: "127.0.0.1"})
+	pair, err := tls.LoadX509KeyPair(os.Args[2]+"/tls.crt", os.Args[2]+"/tls.key")
+	check(err)
+	// Without a watch of the folder: on a machine with many pods there may be no inotify left.
+	fixed := func(config *tls.Config) {
+		config.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }
+	}
+	options := webhook.Options{Port: port, Host: "127.0.0.1", TLSOpts: []func(*tls.Config){fixed}}
+	server := webhook.NewServer(options)
 	server.Register("/mutate", &webhook.Admission{Handler: handler})
 	check(server.Start(signals.SetupSignalHandler()))
 }

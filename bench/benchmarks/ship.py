@@ -16,15 +16,16 @@ GOAL_MB = 100
 def run(effort: Effort) -> Iterator[Result]:
     """MB/s per core; and how many quiet sidecars one core carries."""
     yield _fast(effort.of(5, 2), effort.of(4, 1))
+    yield _fast(effort.of(5, 2), effort.of(2, 1), on_objects=True)
     yield _slow(effort.of(5, 1), effort.of(20, 8))
 
 
-def _fast(rounds: int, segments: int) -> Result:
+def _fast(rounds: int, segments: int, *, on_objects: bool = False) -> Result:
     rates: list[float] = []
     memory: list[float] = []
     with (
         tempfile.TemporaryDirectory(prefix="nightcap-bench-") as name,
-        collector(Path(name), SENDERS) as installation,
+        collector(Path(name), SENDERS, on_objects=on_objects) as installation,
     ):
         measure(installation, "fast", SENDERS, 1)  # files, connections and buffers are made
         for number in range(rounds):
@@ -35,11 +36,11 @@ def _fast(rounds: int, segments: int) -> Result:
     value = sorted(rates)[len(rates) // 2]
     return Result(
         name="ship",
-        point=f"{SENDERS} sidecars, 4 MiB appends",
+        point=f"{SENDERS} sidecars, 4 MiB appends" + (", S3" if on_objects else ""),
         ours=round(value, 1),
         unit="MB/s per core, durable",
-        goal=f"≥ {GOAL_MB}",
-        met=value >= GOAL_MB,
+        goal="said" if on_objects else f"≥ {GOAL_MB}",
+        met=on_objects or value >= GOAL_MB,
         runs=rounds,
         spread=spread(rates),
         detail={"rss_mib": [round(each) for each in memory]},

@@ -147,7 +147,13 @@ def _certificates(look: Looker, now: float) -> Iterator[Line]:
         if look.hidden:
             yield look.unknown(f"{kind} webhook configuration nightcap")
         else:
-            yield checks.check_webhooks(kind, found, trusted)
+            yield checks.check_webhooks(kind, found, None if _is_injected(found) else trusted)
+
+
+def _is_injected(configuration: dict[str, Any] | None) -> bool:
+    """Whether cert-manager fills in the `caBundle`, with a CA that is not ours to know."""
+    annotations = ((configuration or {}).get("metadata") or {}).get("annotations") or {}
+    return "cert-manager.io/inject-ca-from" in annotations
 
 
 def roots_of(pem: str) -> list[checks.Root] | None:
@@ -208,7 +214,12 @@ def _retrieval(session: Session) -> Line:
         )
     except ApiError as error:
         said = fault_of(error, session.namespace).message
-        return Line(Mark.FAULT, f"retrieval is not reached through the API server: {said}")
+        return Line(
+            Mark.FAULT,
+            f"retrieval is not reached through the API server: {said.partition('; ')[0]}",
+            f"kubectl -n {SYSTEM} logs deployment/nightcap-retrieval; what pods hold still is "
+            "fetched by: kubectl nightcap get NAME --from-pods",
+        )
     return Line(Mark.OK, "retrieval is reached through the API server")
 
 
@@ -288,7 +299,8 @@ def _rights(session: Session) -> Iterator[Line]:
         yield Line(
             Mark.NOTE,
             "you log in with a client certificate, which retrieval cannot check",
-            "kubectl nightcap get --as-service-account NAME",
+            "get and follow ask as a service account of the namespace that may read the files, if "
+            "you may; or say which: --as-service-account NAME",
         )
 
 

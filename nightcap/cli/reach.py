@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 from nightcap.cli.session import SYSTEM, Fault, Session
+from nightcap.cli.tokens import token
 
 if TYPE_CHECKING:
     from nightcap.kube.client import Download
@@ -53,7 +54,7 @@ class Retrieval:
             Fault: there is none, and how to come by one.
         """
         self._session = session
-        self._token = _token(session, service_account, token_seconds)
+        self._token = token(session, service_account, token_seconds)
 
     @contextmanager
     def open(
@@ -114,42 +115,6 @@ class Retrieval:
         with self.open(path) as download:
             found: dict[str, Any] = json.loads(b"".join(download))
             return found
-
-
-def _token(session: Session, service_account: str | None, seconds: int) -> str:
-    if service_account is None:
-        token = session.client.bearer_token()
-        if token is None:
-            raise Fault(
-                "this kubeconfig logs in with a client certificate, which retrieval cannot check; "
-                "name a service account of this namespace that may get packetcaptures/files with "
-                "--as-service-account NAME (you need the right to create serviceaccounts/token "
-                "there), or use a kubeconfig with a token"
-            )
-        return token
-    from nightcap.kube import paths
-    from nightcap.kube.errors import Forbidden, NotFound
-
-    namespace = session.namespace
-    body = {
-        "apiVersion": "authentication.k8s.io/v1",
-        "kind": "TokenRequest",
-        "spec": {"expirationSeconds": seconds},
-    }
-    path = paths.service_account_token(namespace, service_account)
-    try:
-        made = json.loads(session.client.request("POST", path, body=body))
-    except NotFound as error:
-        raise Fault(
-            f"service account {service_account!r} does not exist in namespace {namespace}; "
-            f"kubectl -n {namespace} get serviceaccounts shows what does"
-        ) from error
-    except Forbidden as error:
-        raise Fault(
-            f"{error.message}; ask for the right to create serviceaccounts/token of "
-            f"{service_account} in namespace {namespace}"
-        ) from error
-    return str(made["status"]["token"])
 
 
 def fault_of(error: ApiError, namespace: str) -> Fault:

@@ -61,6 +61,8 @@ class Execution:
         trace: TracebackType | None,
     ) -> None:
         self._socket.close(timeout=1)
+        # That did nothing if the other end said goodbye first.
+        self._socket.shutdown()
 
     def __iter__(self) -> Iterator[tuple[Channel, bytes]]:
         """Pieces of output, of either channel, until the command ends.

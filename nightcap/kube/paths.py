@@ -151,6 +151,10 @@ def validating_webhook(name: str) -> str:
     return f"{validating_webhooks()}/{quote(name, safe='')}"
 
 
+def service_accounts(namespace: str) -> str:
+    return _core(namespace, "serviceaccounts")
+
+
 def service_account_token(namespace: str, name: str) -> str:
     """Where a TokenRequest is sent to."""
     return _core(namespace, "serviceaccounts", name, "token")

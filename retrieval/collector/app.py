@@ -17,6 +17,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from certs.deadlines import BODY_READ
 from nightcap.contract import uploads
 from nightcap.contract.captures import WhenFull
 from nightcap.contract.keys import TOKEN_AUDIENCE
@@ -37,6 +38,7 @@ from retrieval.collector.pacing import Pace
 from retrieval.collector.reports import ReportIndex
 from retrieval.collector.tokens import SidecarTokens
 from retrieval.collector.uploads import BadUpload, Method, Upload, link_type, parse_upload
+from retrieval.limits import Rate, Strangers, TooMuch
 from retrieval.retention import Room
 from retrieval.store.base import OffsetConflict, Store, StoreFailed, StoreFull, StreamMeta
 
@@ -54,6 +56,8 @@ REPORTS_PATH: Final = "/v1/reports"
 ADDRESS_SECONDS: Final = 2.0
 """A pod that records from its first packet does so before the API server knows its address."""
 MAX_LOOKS: Final = 10
+POD_REQUESTS_PER_SECOND: Final = 200
+"""Of one pod; with full bodies more than a network card carries."""
 MAX_NAMELESS: Final = 10_000
 
 _log = logging.getLogger(__name__)
@@ -86,11 +90,13 @@ class Parties:
         person: Whose token it is, of the API server's own audience.
         may_read_reports: Whether that one may `get` the path of the reports.
         is_ready: Whether all that is needed has been started.
+        is_full: Whether the installation's limit is reached by captures that run.
     """
 
     person: Callable[[str], Identity | None]
     may_read_reports: Callable[[Identity], bool]
     is_ready: Callable[[], bool]
+    is_full: Callable[[], bool] = lambda: False
 
 
 class CollectorApp:
@@ -110,6 +116,8 @@ class CollectorApp:
         self._reports = reports
         self._parties = parties
         self._nameless: dict[StreamKey, Nameless] = {}
+        self._strangers = Strangers()
+        self._rate = Rate(POD_REQUESTS_PER_SECOND, 2 * POD_REQUESTS_PER_SECOND)
         self._pace = Pace(store.pace_seconds)
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
@@ -141,9 +149,17 @@ class CollectorApp:
             return _refuse(HTTPStatus.GONE, str(error))
         except StoreFull as error:
             return _refuse(HTTPStatus.INSUFFICIENT_STORAGE, str(error))
-        except (ApiError, CaptureUnreadable, StoreFailed) as error:
+        except TooMuch as error:
+            return _later(str(error), HTTPStatus.TOO_MANY_REQUESTS, error.retry_after_seconds)
+        except (ApiError, CaptureUnreadable) as error:
             _log.warning("cannot answer now", extra={"error": str(error)})
             return _later(_sentence_of(error))
+        except StoreFailed as error:
+            _log.warning("store failed", extra={"error": str(error)})
+            # Its sidecar keeps its ring; what the log names (where objects lie) is not for it.
+            answer = _later("the store cannot keep it now; try again")
+            answer.headers[uploads.PACE] = f"{self._store.pace_seconds:g}"
+            return answer
         except Exception:  # noqa: BLE001 - one bad request must not end the others
             _log.exception("request failed")
             return _refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the collector failed; see its log")
@@ -160,14 +176,18 @@ class CollectorApp:
                 lacking = "the store, see the log"
             return _later(f"not ready: waiting for {lacking}")
         token = bearer_token(environ.get("HTTP_AUTHORIZATION"), None)
+        address, now = str(environ.get("REMOTE_ADDR", "")), time.monotonic()
+        self._strangers.check(address, token or "", now)
         if path == REPORTS_PATH and method == "GET":
             return self._read_reports(token, query)
         identity = self._tokens.identity(token, time.time()) if token else None
+        self._strangers.note(address, token or "", now, is_good=identity is not None)
         if identity is None:
             return _refuse(
                 HTTPStatus.UNAUTHORIZED,
                 f"needs the token of a pod with audience {TOKEN_AUDIENCE!r}",
             )
+        self._rate.take(identity.pod_uid or identity.username, now)
         upload = parse_upload(method, path, environ)
         admitted = self._admission.admit(identity, upload.segment.capture)
         key = SegmentKey(admitted.stream, upload.segment.interface, upload.segment.seq)
@@ -193,6 +213,8 @@ class CollectorApp:
             )
         if body and upload.offset == 0:
             self._check_start(key, body)
+        if body and self._parties.is_full():
+            raise StoreFull("the installation's limit is reached (NIGHTCAP_STORE_LIMIT)")
         room = self._room(admitted, len(body))
         if room is Room.EXCEEDED:
             sentence = "the capture's limits.maxSize is exceeded in this pod"
@@ -327,6 +349,7 @@ def _read_body(environ: dict[str, Any], length: int) -> bytes:
     if not length:
         return b""
     body: bytes = environ["wsgi.input"].read(length)
+    _is_read(environ)
     if len(body) != length:
         raise BadUpload(
             HTTPStatus.BAD_REQUEST, f"the body was cut: {len(body)} of {length} bytes came"
@@ -341,6 +364,12 @@ def _drain(environ: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             while environ["wsgi.input"].read(2**16):
                 pass
+            _is_read(environ)
+
+
+def _is_read(environ: dict[str, Any]) -> None:
+    """Nothing more is to come: the connection's deadline is off."""
+    environ.get(BODY_READ, lambda: None)()
 
 
 def _raw_target(environ: dict[str, Any]) -> str:
@@ -360,9 +389,12 @@ def _refuse(status: HTTPStatus, sentence: str, headers: dict[str, str] | None = 
     return Answer(status, headers or {}, f"{sentence}\n".encode())
 
 
-def _later(sentence: str) -> Answer:
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
-    return _refuse(HTTPStatus.SERVICE_UNAVAILABLE, sentence, headers)
+def _later(
+    sentence: str,
+    status: HTTPStatus = HTTPStatus.SERVICE_UNAVAILABLE,
+    seconds: int = RETRY_AFTER_SECONDS,
+) -> Answer:
+    return _refuse(status, sentence, {"Retry-After": str(seconds)})
 
 
 def _sentence_of(error: Exception) -> str:

@@ -7,7 +7,7 @@ concluded from the watch, only from lists that were asked for after the question
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -16,6 +16,8 @@ from nightcap.contract.captures import BadCapture, PacketCapture, Settings, pars
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.groups import Standing
+
+_OVER: Final = frozenset({"Finished", "Error"})
 
 
 class Watch(Protocol):
@@ -112,6 +114,11 @@ class Captures:
 
     def watched_uids(self) -> frozenset[str]:
         return frozenset(capture.metadata.uid for capture in self._watch.items())
+
+    def is_finished(self, uid: str) -> bool:
+        """Whether the watch has the capture, and it records no more."""
+        known = self._watch.by_uid(uid)
+        return known is not None and (known.status or {}).get("phase") in _OVER
 
     def settings(self, capture: PacketCapture) -> Settings | None:
         """A capture's spec with all defaults; None if it cannot be understood."""

@@ -28,12 +28,16 @@ class Janitor:
         store: Store,
         captures: Captures,
         reports: ReportIndex,
+        limit_bytes: int = 0,
         round_seconds: float = ROUND_SECONDS,
     ) -> None:
         self._store = store
         self._captures = captures
         self._reports = reports
+        self._limit_bytes = limit_bytes
         self._round_seconds = round_seconds
+        self.is_full = False
+        """All is more than the installation's limit, and nothing of it may go."""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
 
@@ -55,7 +59,7 @@ class Janitor:
         for stream in self._store.recount():
             self._reports.touch(stream)
         self._reports.write_due(now)
-        self._measure()
+        self._measure(self._make_room())
 
     def _run(self) -> None:
         while not self._stopped.wait(self._round_seconds):
@@ -85,12 +89,35 @@ class Janitor:
                     extra={"namespace": namespace, "capture": capture},
                 )
 
-    def _measure(self) -> None:
-        total = sum(
-            self._store.tally(stream).bytes
-            for namespace, capture in self._store.captures()
-            for stream in self._store.streams(namespace, capture)
-        )
+    def _make_room(self) -> int:
+        """Give up files of finished captures if there is too much; bytes that are left."""
+        stored = [self._weigh(*each) for each in self._store.captures()]
+        total = sum(each.bytes for each in stored)
+        for each in retention.to_give_up(stored, self._limit_bytes):
+            for stream in self._store.streams(each.namespace, each.capture):
+                for segment in self._store.segments(stream):
+                    self._store.delete_segment(segment.key)
+                self._reports.touch(stream)
+            total -= each.bytes
+            metrics.CAPTURES_GIVEN_UP.inc()
+            _log.warning(
+                "files of a finished capture removed, the store's limit is reached",
+                extra={"namespace": each.namespace, "capture": each.capture, "bytes": each.bytes},
+            )
+        self.is_full = bool(self._limit_bytes) and total > self._limit_bytes
+        return total
+
+    def _weigh(self, namespace: str, capture: str) -> retention.Stored:
+        streams = self._store.streams(namespace, capture)
+        size = sum(self._store.tally(stream).bytes for stream in streams)
+        modified_at = 0.0
+        if self._limit_bytes:
+            times = (s.modified_at for stream in streams for s in self._store.segments(stream))
+            modified_at = max(times, default=0.0)
+        finished = self._captures.is_finished(capture)
+        return retention.Stored(namespace, capture, size, modified_at, finished)
+
+    def _measure(self, total: int) -> None:
         metrics.STORE_BYTES.set(total)
         free_bytes = self._store.free_bytes()
         if free_bytes is not None:

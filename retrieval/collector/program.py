@@ -50,7 +50,7 @@ def run(settings: Settings) -> None:
     )
     captures = Captures(BothWatches(watch, calico), live_list(client, calico.probe.certain))
     reports = ReportIndex(store)
-    janitor = Janitor(store, captures, reports)
+    janitor = Janitor(store, captures, reports, settings.store_limit_bytes)
     # Nothing of a sidecar's token is remembered there: `SidecarTokens` does, in its own way.
     pods = TokenReviewer(client, ttl_seconds=0)
     people = TokenReviewer(client)
@@ -64,6 +64,7 @@ def run(settings: Settings) -> None:
         Parties(
             person=people.review,
             may_read_reports=lambda who: rights.allows_path(who, verb="get", path=REPORTS_PATH),
+            is_full=lambda: janitor.is_full,
             is_ready=lambda: (
                 certificates.ready
                 and watch.synced

@@ -5,6 +5,7 @@ what exists is told only to those who may have it (`retrieval.access`).
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from retrieval.files.bodies import Archive, Body, Checksums, part_of_file
 from retrieval.files.catalog import COUNT_SECONDS, CaptureFile, Catalog
 from retrieval.files.streams import LiveSeats, StandingYes, Streams
 from retrieval.files.wanted import BadQuery
+from retrieval.limits import Rate, Seats, Strangers, TooMuch
 from retrieval.store.base import ReadableStore, StoreFailed, StoreFull
 from retrieval.stored_reports import load_stored
 
@@ -34,6 +36,10 @@ _OPEN_PATHS: Final = frozenset({"/health", "/healthz", "/readyz"})
 _ZIP: Final = "files.zip"
 _MERGED: Final = "merged.pcapng"
 _LIVE: Final = "live.pcapng"
+
+PERSON_REQUESTS_PER_SECOND: Final = 100
+PERSON_ANSWERS: Final = 20
+"""Answers with data at once, of one person: a third of the threads, and sixteen Wiresharks."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +79,7 @@ def create_app(
 ) -> flask.Flask:
     """Make the application; it starts nothing and asks nobody yet."""
     app = flask.Flask("retrieval", static_folder=None)
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # Flask would answer them without our checks
     app.url_map.merge_slashes = False  # a redirect would be an answer to a stranger
     handlers = _Handlers(store, judge, auditor, is_ready)
 
@@ -129,6 +136,9 @@ class _Handlers:
         self._auditor = auditor
         self._catalog = Catalog(store)
         self._checksums = Checksums()
+        self._strangers = Strangers()
+        self._rate = Rate(PERSON_REQUESTS_PER_SECOND, 4 * PERSON_REQUESTS_PER_SECOND)
+        self._seats = Seats(PERSON_ANSWERS)
         self._streams = Streams(store, self._catalog, judge)
         self._live_seats = LiveSeats()
         self._is_ready = is_ready
@@ -138,12 +148,16 @@ class _Handlers:
         token = access.bearer_token(
             headers.get("Authorization"), headers.get("Nightcap-Authorization")
         )
+        address, now = _address(), time.monotonic()
+        self._strangers.check(address, token or "", now)
         identity = self._judge.identify(token) if token else None
+        self._strangers.note(address, token or "", now, is_good=identity is not None)
         if identity is None:
             what = "is not valid here" if token else "is missing"
             answer = _text(f"the bearer token of a Kubernetes user {what}", 401)
             answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
+        self._rate.take(identity.username, now)
         flask.g.identity = identity
         flask.g.token = token
         return None
@@ -293,6 +307,7 @@ class _Handlers:
     def _send(
         self, granted: Granted, what: str, body: Body, status: int, headers: dict[str, str]
     ) -> flask.Response:
+        self._sit_down(granted, body.stack)
         audited = AuditedBody(
             body.chunks, body.stack.close, self._auditor, _access_of(granted, what), status
         )
@@ -307,10 +322,21 @@ class _Handlers:
         headers: dict[str, str],
     ) -> flask.Response:
         """Send what has no known length."""
+        self._sit_down(granted, stack)
         query = flask.request.query_string.decode("ascii", "replace")[:2000]
         named = f"{what}?{query}" if query else what
         audited = AuditedBody(pieces, stack.close, self._auditor, _access_of(granted, named), 200)
         return flask.Response(audited, headers=headers, direct_passthrough=True)
+
+    def _sit_down(self, granted: Granted, stack: ExitStack) -> None:
+        """Take one of a person's seats until the stack is closed."""
+        name = granted.identity.username
+        try:
+            self._seats.take(name)
+        except TooMuch:
+            stack.close()
+            raise
+        stack.callback(self._seats.leave, name)
 
     def _dropped(self, stream: StreamKey) -> int | None:
         """Packets that the kernel dropped in this pod; it does not say of which file."""
@@ -379,9 +405,18 @@ def _access_of(granted: Granted, what: str) -> Access:
         capture=granted.ref.name,
         capture_uid=granted.uid,
         what=what,
-        address=request.remote_addr or "",
+        address=_address(),
         forwarded_for=request.headers.get("X-Forwarded-For", "")[:200],
     )
+
+
+def _address() -> str:
+    """Whom the connection is with; IPv4 is not dressed up as IPv6.
+
+    Behind the API server's service proxy that is the API server, and who asked it is only
+    what it claims in X-Forwarded-For: both are recorded, and limits go by who somebody is.
+    """
+    return (flask.request.remote_addr or "").removeprefix("::ffff:")
 
 
 def _text(sentence: str, status: int = 200) -> flask.Response:
@@ -406,6 +441,10 @@ def _on_error(error: Exception) -> flask.Response:
         _log.warning("cannot answer now", extra={"error": str(error)})
         answer = _text("the Kubernetes API cannot be asked now; try again", 503)
         answer.headers["Retry-After"] = "2"
+        return answer
+    if isinstance(error, TooMuch):
+        answer = _text(str(error), 429)
+        answer.headers["Retry-After"] = str(error.retry_after_seconds)
         return answer
     if isinstance(error, StoreFailed | StoreFull):
         _log.warning("cannot answer now", extra={"error": str(error)})

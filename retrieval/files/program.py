@@ -10,15 +10,15 @@ from retrieval import metrics
 from retrieval.audit import Auditor, setup_audit
 from retrieval.files.app import create_app
 from retrieval.files.people import People
-from retrieval.settings import THREADS, TLS_SECRET, Settings
-from retrieval.store.opening import open_readable
+from retrieval.settings import THREADS, Settings
+from retrieval.store.opening import open_readable, open_record
 
 
 def run(settings: Settings) -> None:
     """Serve until SIGTERM."""
     client = KubeClient.from_environment()
     certificates = ServingCertificates(
-        client, settings.namespace, TLS_SECRET, settings.tls_dir / "files"
+        client, settings.namespace, settings.serving_secret, settings.tls_dir / "files"
     )
     calico = GroupProbe(client)
     draining = threading.Event()
@@ -26,7 +26,7 @@ def run(settings: Settings) -> None:
     app = create_app(
         open_readable(settings.store),
         People(client, has_calico=lambda: calico.is_ours),
-        Auditor(),
+        Auditor(keep=open_record(settings.audit)),
         lambda: certificates.ready and not draining.is_set(),
     )
 

@@ -10,48 +10,37 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from secrets import randbelow, token_hex
-from typing import Final, TypeVar
+from secrets import token_hex
+from typing import Final
 
-import msgspec
-
-from nightcap.contract.segments import SegmentKey, StreamKey
+from nightcap.contract.segments import SegmentKey
 from retrieval.store.base import (
     OffsetConflict,
     SegmentState,
-    StoredSegment,
     StoreFailed,
     StoreFull,
-    StreamMeta,
-    Tally,
 )
 from retrieval.store.bucket import Bucket
-from retrieval.store.healing import Ages, compose, heal_capture
+from retrieval.store.healing import Ages, compose
 from retrieval.store.layout import (
     SegmentObjects,
-    StreamObjects,
-    meta_path,
     part_path,
-    read_streams,
-    report_path,
     segment_folder,
 )
-from retrieval.store.objects import LOOK_SECONDS, ReadableObjects, listed
+from retrieval.store.object_streams import HEAL_SECONDS, TALLY_SECONDS, ObjectStreams
+from retrieval.store.objects import LOOK_SECONDS
 
 PACE_SECONDS: Final = 10.0
 GUESS_SECONDS: Final = 30.0
-TALLY_SECONDS: Final = 60.0
-HEAL_SECONDS: Final = 300.0
+MAX_LARGE_PUTS: Final = 16
+"""At once: on a slow line sixty would all take longer than anybody waits, and be sent again."""
+LARGE_BYTES: Final = 2**18
+SLOT_SECONDS: Final = 4.0
 _CHECK_SECONDS: Final = 5.0
-_TRIES: Final = 8
-_MAX_KNOWN: Final = 65536
-
-K = TypeVar("K")
-V = TypeVar("V")
 
 _log = logging.getLogger(__name__)
 
@@ -65,20 +54,7 @@ class _Guess:
     is_complete: bool = False
 
 
-@dataclass(slots=True)
-class _Stream:
-    """What is known of a stream: its segments as of a look, and what was appended since."""
-
-    looked_at: float
-    segments: dict[SegmentKey, StoredSegment] = field(default_factory=dict)
-    told: Tally | None = None
-
-    @property
-    def tally(self) -> Tally:
-        return Tally(len(self.segments), sum(each.size for each in self.segments.values()))
-
-
-class ObjectStore(ReadableObjects):
+class ObjectStore(ObjectStreams):
     """The store as the collector uses it; with any number of others."""
 
     pace_seconds: Final = PACE_SECONDS
@@ -92,19 +68,16 @@ class ObjectStore(ReadableObjects):
         heal_seconds: float = HEAL_SECONDS,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
-        super().__init__(bucket, look_seconds=look_seconds)
-        self._ages = ages
-        self._tally_seconds = tally_seconds
-        self._heal_seconds = heal_seconds
+        super().__init__(
+            bucket,
+            ages=ages,
+            tally_seconds=tally_seconds,
+            heal_seconds=heal_seconds,
+            look_seconds=look_seconds,
+        )
         self._locks = tuple(threading.Lock() for _ in range(1024))
         self._guesses: OrderedDict[SegmentKey, _Guess] = OrderedDict()
-        self._begun: OrderedDict[StreamKey, None] = OrderedDict()
-        self._links: OrderedDict[tuple[StreamKey, str], int] = OrderedDict()
-        self._streams: OrderedDict[StreamKey, _Stream] = OrderedDict()
-        self._written_reports: OrderedDict[StreamKey, int] = OrderedDict()
-        self._reported: dict[StreamKey, int] = {}
-        self._known = threading.Lock()
-        self._healed_at = float("-inf")
+        self._slots = threading.BoundedSemaphore(MAX_LARGE_PUTS)
         self._fault: str | None = f"{bucket.url} has not answered yet"
         self._stopping = threading.Event()
         self._checking = threading.Thread(target=self._check_for_ever, name="check", daemon=True)
@@ -157,83 +130,22 @@ class ObjectStore(ReadableObjects):
                 "none (If-None-Match); segments would be damaged: use a store that has it"
             )
 
-    # streams
-
-    def has_stream(self, stream: StreamKey) -> bool:
-        with self._known:
-            if stream in self._begun:
-                return True
-        has = self.read_meta(stream) is not None
-        if has:
-            self._remember(self._begun, stream, None)
-        return has
-
-    def create_stream(self, stream: StreamKey, meta: StreamMeta) -> None:
-        self._bucket.create(meta_path(stream), msgspec.json.encode(meta))
-        self._remember(self._begun, stream, None)
-
-    def set_link(self, key: SegmentKey, link_type: int) -> None:
-        with self._known:
-            if self._links.get((key.stream, key.interface)) == link_type:
-                return
-
-        def add_link(meta: StreamMeta) -> StreamMeta:
-            return replace(meta, links=meta.links | {key.interface: link_type})
-
-        self._change_meta(key.stream, add_link)
-        self._remember(self._links, (key.stream, key.interface), link_type)
-
-    def set_addresses(self, stream: StreamKey, ips: tuple[str, ...]) -> None:
-        self._change_meta(stream, lambda meta: replace(meta, ips=ips))
-
-    def _change_meta(self, stream: StreamKey, change: Callable[[StreamMeta], StreamMeta]) -> None:
-        for _ in range(_TRIES):
-            try:
-                text, version = self._bucket.get(meta_path(stream))
-            except FileNotFoundError:
-                return
-            meta = msgspec.json.decode(text, type=StreamMeta)
-            changed = change(meta)
-            if changed == meta:
-                return
-            if self._bucket.replace(meta_path(stream), msgspec.json.encode(changed), version):
-                return
-        raise StoreFailed(f"{meta_path(stream)} is changed by others all the time; try again")
-
-    def meta(self, stream: StreamKey) -> StreamMeta | None:
-        return self.read_meta(stream)
-
-    def report(self, stream: StreamKey) -> bytes | None:
-        self.forget_look(stream)
-        return super().report(stream)
-
-    def write_report(self, stream: StreamKey, text: bytes, seq: int) -> None:
-        self._bucket.create(report_path(stream, seq), text)
-        with self._known:
-            before = self._written_reports.get(stream)
-        self._remember(self._written_reports, stream, seq)
-        if before is not None and before < seq:
-            with contextlib.suppress(StoreFailed):  # who heals finds it as well
-                self._bucket.delete([report_path(stream, before)])
-
-    def reported(self) -> Mapping[StreamKey, int]:
-        return dict(self._reported)
-
     def delete_capture(self, namespace: str, capture: str) -> None:
-        StreamKey(namespace, capture, "0")
-        paths = [found.path for found in self._bucket.list(f"{namespace}/{capture}/")]
-        self._bucket.delete(paths)
+        super().delete_capture(namespace, capture)
         with self._known:
-            for known in (self._begun, self._streams, self._written_reports, self._reported):
-                for stream in [
-                    s for s in known if (s.namespace, s.capture) == (namespace, capture)
-                ]:
-                    del known[stream]
             for key in [k for k in self._guesses if k.stream.capture == capture]:
                 del self._guesses[key]
-            self._links.clear()
-        with self._lock:
-            self._looks.pop((namespace, capture), None)
+
+    def delete_segment(self, key: SegmentKey) -> None:
+        super().delete_segment(key)
+        with self._known:
+            self._guesses.pop(key, None)
+
+    def free_bytes(self) -> int | None:
+        return None
+
+    def objects(self, key: SegmentKey, max_age_seconds: float = 0.0) -> SegmentObjects:
+        return self.objects_now(key)
 
     # segments
 
@@ -253,13 +165,34 @@ class ObjectStore(ReadableObjects):
                 return SegmentState(offset, durable=offset)
             size = offset
             if body:
-                if not self._bucket.create(part_path(key, offset), body):
+                with self._slot(key, body):
+                    is_first = self._bucket.create(part_path(key, offset), body)
+                if not is_first:
                     return self._taken(key, offset, body, complete=complete)
                 size += len(body)
-                self._appended(key, size, len(body))
+                self._appended(key, size)
             if complete:
                 self._end(key, size)
             return SegmentState(size, complete, size)
+
+    @contextlib.contextmanager
+    def _slot(self, key: SegmentKey, body: bytes) -> Iterator[None]:
+        """Wait for one of the places of large appends.
+
+        Raises:
+            StoreFailed: none is free in time.
+        """
+        if len(body) < LARGE_BYTES:
+            yield
+            return
+        if not self._slots.acquire(timeout=SLOT_SECONDS):
+            raise StoreFailed(
+                f"{self._bucket.url} takes appends slower than they come: {key.path} has to wait"
+            )
+        try:
+            yield
+        finally:
+            self._slots.release()
 
     def wait_durable(self, key: SegmentKey, size: int, timeout: float) -> int:
         """What was appended is durable already; so this waits for nothing."""
@@ -339,11 +272,7 @@ class ObjectStore(ReadableObjects):
             if objects.extent != (size, True):
                 raise OffsetConflict(_state(objects))
         self._remember(self._guesses, key, _Guess(size, time.monotonic(), is_complete=True))
-        with self._known:
-            stream = self._streams.get(key.stream)
-            if stream is not None and key in stream.segments:
-                stream.segments[key] = replace(stream.segments[key], complete=True)
-        self.forget_look(key.stream)
+        self._note_segment(key, size, complete=True)
         with contextlib.suppress(RuntimeError):  # closed: another one will
             self._composers.submit(self._compose, key)
 
@@ -360,99 +289,9 @@ class ObjectStore(ReadableObjects):
         guess = _Guess(state.size, time.monotonic(), state.complete)
         self._remember(self._guesses, key, guess)
 
-    def _appended(self, key: SegmentKey, size: int, added: int) -> None:
-        now = time.time()
+    def _appended(self, key: SegmentKey, size: int) -> None:
         self._remember(self._guesses, key, _Guess(size, time.monotonic()))
-        with self._known:
-            stream = self._streams.get(key.stream)
-            if stream is not None:
-                stream.segments[key] = StoredSegment(key, size, complete=False, modified_at=now)
-        self.forget_look(key.stream)
-
-    # what is stored of a stream
-
-    def segments(self, stream: StreamKey) -> tuple[StoredSegment, ...]:
-        found = self._stream(stream).segments.values()
-        return tuple(sorted(found, key=lambda s: (s.key.interface, s.key.seq)))
-
-    def tally(self, stream: StreamKey) -> Tally:
-        known = self._stream(stream)
-        with self._known:
-            known.told = known.tally
-            return known.told
-
-    def recount(self) -> tuple[StreamKey, ...]:
-        """Look anew at streams that were not looked at for a while.
-
-        Returns:
-            The streams of which less or more is there than was told.
-        """
-        with self._known:
-            told = {key: known.told for key, known in self._streams.items() if known.told}
-        return tuple(key for key, tally in told.items() if self._stream(key).tally != tally)
-
-    def delete_segment(self, key: SegmentKey) -> None:
-        super().delete_segment(key)
-        with self._known:
-            self._guesses.pop(key, None)
-            known = self._streams.get(key.stream)
-            if known is not None:
-                known.segments.pop(key, None)
-
-    def objects(
-        self,
-        key: SegmentKey,
-        max_age_seconds: float = 0.0,
-    ) -> SegmentObjects:
-        return self.objects_now(key)
-
-    def _stream(self, stream: StreamKey) -> _Stream:
-        now = time.monotonic()
-        with self._known:
-            known = self._streams.get(stream)
-            if known is not None and now - known.looked_at < self._tally_seconds:
-                return known
-        objects = read_streams(self._bucket.list(f"{stream.path}/")).get(stream)
-        return self._seen_anew(stream, objects or StreamObjects(), now)
-
-    def _seen_anew(self, stream: StreamKey, objects: StreamObjects, at: float) -> _Stream:
-        segments = {each.key: each for each in listed(objects)}
-        with self._known:
-            known = self._streams.setdefault(stream, _Stream(at))
-            known.looked_at, known.segments = at, segments
-            self._streams.move_to_end(stream)
-            while len(self._streams) > _MAX_KNOWN:
-                self._streams.popitem(last=False)
-            return known
-
-    def free_bytes(self) -> int | None:
-        return None
-
-    def heal(self) -> None:
-        now = time.monotonic()
-        if now - self._healed_at < self._heal_seconds:
-            return
-        reported = {}
-        for namespace, capture in self.captures():
-            begun = time.monotonic()
-            streams = heal_capture(self._bucket, namespace, capture, time.time(), self._ages)
-            for stream, objects in streams.items():
-                if objects.latest_report is not None and objects.meta is not None:
-                    reported[stream] = objects.latest_report
-                with self._known:
-                    known = self._streams.get(stream)
-                if known is not None and known.looked_at < begun:
-                    self._seen_anew(stream, objects, begun)
-        self._reported = reported
-        # Replicas that were started together are not to work on the same things for ever.
-        self._healed_at = now + self._heal_seconds * (randbelow(100) - 50) / 200
-
-    def _remember(self, known: OrderedDict[K, V], key: K, value: V) -> None:
-        with self._known:
-            known[key] = value
-            known.move_to_end(key)
-            while len(known) > _MAX_KNOWN:
-                known.popitem(last=False)
+        self._note_segment(key, size, complete=False)
 
 
 def _state(objects: SegmentObjects) -> SegmentState:

@@ -77,13 +77,17 @@ class Sidecar:
         self.root = environ[sidecar_paths.ENV_COLLECTOR_CA]
         self._context = trust(self.root)
         self._capture, self._port = capture, port
-        made = api.kubectl(
-            "-n", metadata["namespace"], "create", "token", "default", "--audience=nightcap",
-            "--bound-object-kind=Pod", f"--bound-object-name={metadata['name']}",
-            f"--bound-object-uid={metadata['uid']}",
-        )  # fmt: skip
-        assert made.returncode == 0, made.stderr
-        self._token = made.stdout.strip()
+        bound = {"kind": "Pod", "apiVersion": "v1", "name": metadata["name"]}
+        made = api.client.request(
+            "POST",
+            paths.service_account_token(metadata["namespace"], "default"),
+            body={
+                "apiVersion": "authentication.k8s.io/v1",
+                "kind": "TokenRequest",
+                "spec": {"audiences": ["nightcap"], "boundObjectRef": bound},
+            },
+        )
+        self._token = json.loads(made)["status"]["token"]
         self._fd = os.memfd_create("segment")
         os.write(self._fd, _SEGMENT)
         self.uploads = 0

@@ -9,7 +9,8 @@ import json
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -28,8 +29,21 @@ _PATIENCE_SECONDS = 60
 class Site:
     """Starts everything; what is to be watched is an attribute."""
 
-    def __init__(self, api: PrivateApi, settings: CertificateSettings) -> None:
+    def __init__(
+        self,
+        api: PrivateApi,
+        settings: CertificateSettings,
+        webhook_environ: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Start everything but the certificates' loop.
+
+        Args:
+            api: A private API server of its own.
+            settings: Of the loop.
+            webhook_environ: More variables for the webhooks.
+        """
         self.api = api
+        self._webhook_environ = webhook_environ
         api.namespace(SYSTEM)
         api.apply(*manifest("crd.yaml"), *manifest("rbac.yaml"))
         self.replicas = [free_port(), free_port()]
@@ -110,6 +124,7 @@ class Site:
                 "NIGHTCAP_TLS_DIR": str(tls),
                 "NIGHTCAP_LISTEN_PORT": str(port),
                 "NIGHTCAP_METRICS_PORT": "0",
+                **self._webhook_environ,
             },
         )  # fmt: skip
         return self.api.newest_pid()

@@ -218,6 +218,15 @@ def test_a_webhook_that_is_away_is_found_though_no_pod_is_created(
     )
 
 
+def test_a_replica_that_does_not_lead_any_more_shows_nothing(
+    controller: KubeClient, prover: CanaryProver, namespace: Callable[..., str]
+) -> None:
+    proof_of(prover, namespace(), Proof.PROVEN)
+    prover._may_ask = lambda: False
+    prover.look_once()
+    assert prover.verdicts == {}
+
+
 def test_without_the_right_nothing_is_proved_and_nobody_is_told(
     api: PrivateApi, prover: CanaryProver, namespace: Callable[..., str]
 ) -> None:

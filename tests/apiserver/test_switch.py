@@ -10,8 +10,9 @@ import pytest
 
 from controller.guard import InjectionGuard, Known
 from controller.injection import Patience
+from controller.trim import namespace_decoder, pod_decoder
 from nightcap.cli.program import run
-from nightcap.contract.objects import ConfigMap, Namespace, Pod
+from nightcap.contract.objects import ConfigMap
 from nightcap.contract.switch import SWITCH
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH, KubeClient
@@ -40,11 +41,16 @@ def a_guard(
     """The controller's guard over real watches, with the controller's own rights."""
     client = KubeClient.from_environment(str(own_kubeconfig(api, "nightcap-controller")))
 
-    def watch(path: str, kind: type[Any], **more: Any) -> Reflector[Any]:
-        return Reflector(client, path, msgspec.json.Decoder(kind).decode, name=path, **more)
+    def watch(path: str, decode: Callable[[msgspec.Raw], Any], **more: Any) -> Reflector[Any]:
+        return Reflector(client, path, decode, name=path, **more)
 
-    pods, namespaces = watch(paths.pods(), Pod), watch(paths.namespaces(), Namespace)
-    switch = watch(paths.config_maps(SYSTEM), ConfigMap, field_selector=f"metadata.name={SWITCH}")
+    pods = watch(paths.pods(), pod_decoder())
+    namespaces = watch(paths.namespaces(), namespace_decoder())
+    switch = watch(
+        paths.config_maps(SYSTEM),
+        msgspec.json.Decoder(ConfigMap).decode,
+        field_selector=f"metadata.name={SWITCH}",
+    )
     recorder = EventRecorder(client, "controller")
     known = Known(pods.items, namespaces.items, lambda: switch.get(SYSTEM, SWITCH))
     for reflector in (pods, namespaces, switch):

@@ -61,6 +61,10 @@ GO_PARTS = (KUBERNETES, ETCD, DNS)
 VERSITYGW = GoPart(name="versitygw", packages=("tool",), programs=("versitygw",))
 
 # Nodes and pods that nobody runs, for tests and benchmarks at scale alone.
+# 1.11 is the last release whose programs are in a module that can be fetched as one.
+CERT_MANAGER = GoPart(
+    name="cert-manager", packages=("tool",), programs=("cainjector", "controller")
+)
 KWOK = GoPart(name="kwok", packages=("tool",), programs=("kwok",))
 
 

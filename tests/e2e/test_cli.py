@@ -109,6 +109,7 @@ def test_developer_starts_sees_fetches_follows_stops_and_removes(
         wait_for("the followed packets", lambda: (tmp_path / "live").stat().st_size > 300, 30)
         shop.send_udp(pod, "192.0.2.1", 7000, ["four"])
         wait_for("the fourth", lambda: b"four" in (tmp_path / "live").read_bytes(), 30)
+        wait_for("its count", lambda: shop.status("dns").get("packets") == 4, 30)
         shop.run("patch", CAPTURES, "dns", "--type=merge", "-p", '{"spec":{"suspend":true}}')
 
     with meanwhile(send_one_more_and_stop):
@@ -158,10 +159,12 @@ def test_client_certificate_borrows_a_service_account(
     shop.wait_open("dns")
     shop.send_udp("web", "192.0.2.1", 7000, PACKETS)
     wait_for("three packets", lambda: shop.status("dns").get("packets") == 3, 30)
-    shop.person("analyst", "nightcap-files")
     asked = ("get", "dns", "-n", shop.name)
-    assert "--as-service-account" in admin(*asked).err
-    admin.ok(*asked, "--as-service-account", "analyst", "-d", str(tmp_path))
+    assert "--clusterrole=nightcap-files" in admin(*asked).err
+    shop.person("analyst", "nightcap-files")
+    said = admin(*asked, "-d", str(tmp_path))
+    assert said.code == 0, said
+    assert "asking as service account analyst" in said.err
     (file,) = tmp_path.iterdir()
     assert payloads(file) == PACKETS
     unknown = admin(*asked, "--as-service-account", "nix")

@@ -1,7 +1,6 @@
 """Removing Nightcap, with `make uninstall` and by plain kubectl, is noticed by nobody."""
 
 import json
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +8,11 @@ from contextlib import contextmanager
 import pytest
 
 from demo import installation
-from demo import stage as stages
 from demo.kubectl import wait_for
 from demo.stage import Stage
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
+from tests.cluster.paths import STATE
 from tests.e2e.shop import Shop
 from tests.e2e.test_availability import Creating
 
@@ -56,10 +55,13 @@ def delete_all_pods(stage: Stage, shop: Shop) -> None:
     wait_for("no pod is left", lambda: not stage.kubectl.run("-n", shop.name, "get", "pods"), 60)
 
 
-def installed_again(stage: Stage) -> None:
-    # Its claim has gone, and a volume remembers which claim it was.
-    stage.kubectl.run("delete", "persistentvolume", "nightcap-store", "--ignore-not-found")
-    stages.prepare(lambda line: print(f"cluster: {line}", file=sys.stderr, flush=True))
+def install_again(stage: Stage, manifests: str) -> None:
+    if stage.disposable is not None:
+        # Its claim has gone, and a volume remembers which claim it was.
+        stage.kubectl.run("delete", "persistentvolume", "nightcap-store", "--ignore-not-found")
+        node, folder = stage.disposable.nodes[0].name, STATE / "store"
+        stage.kubectl.apply(installation.local_store_volume(node, str(folder)))
+    installation.install(stage.kubectl, manifests, lambda _: None)
 
 
 @pytest.mark.long
@@ -93,7 +95,7 @@ def test_uninstalling_refuses_no_pod_and_leaves_nothing_that_could(
         delete_all_pods(stage, shop)
         installation.uninstall(kubectl, manifests, said.append)
         assert left(stage) == {f"namespace/{shop.name}"} & left(stage)
-        installed_again(stage)
+        install_again(stage, manifests)
         # By plain kubectl, in the order of the manifests.
         with creating_pods(stage, shop) as creating:
             kubectl.run(
@@ -104,4 +106,4 @@ def test_uninstalling_refuses_no_pod_and_leaves_nothing_that_could(
         made = shop.run("run", "plain", "--image=x", "--dry-run=server", "-o", "json")
         assert "initContainers" not in json.loads(made)["spec"]
     finally:
-        installed_again(stage)
+        install_again(stage, manifests)

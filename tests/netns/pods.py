@@ -82,13 +82,15 @@ class Pod:
             **self.environ,
         }
 
-    def start(self, *, dormant: Path | None = None, capabilities: str = "") -> None:
-        """Start the worker itself, or the dormant program that starts it.
+    def start(
+        self, *, dormant: Path | None = None, capabilities: str = "", script: Path = START
+    ) -> None:
+        """Start the worker itself by its script, or the dormant program that starts it.
 
         `capabilities` are as setpriv takes them, such as `-all,+net_raw`.
         """
         command = (
-            [str(dormant)] if dormant else [sys.executable, "-I", "-S", "-E", "-B", str(START)]
+            [str(dormant)] if dormant else [sys.executable, "-I", "-S", "-E", "-B", str(script)]
         )
         if capabilities:
             command = ["setpriv", "--bounding-set", capabilities, *command]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nightcap.contract.orders import Limit
+from nightcap.contract.orders import Limit, Rotation
 from nightcap.contract.reports import Reason, State
 from tests.netns.collector import Collector
 from tests.netns.net import Link
@@ -125,3 +125,35 @@ def test_a_killed_worker_comes_back_and_nothing_that_was_written_is_lost(
     assert pod.terminate() == 0
     assert numbers(*collector.files(ID).values()) == list(range(200))
     assert "worker died" in pod.events()
+
+
+def test_of_a_worker_that_is_killed_under_load_every_packet_is_shipped_or_counted(
+    shipping_pod: Pod, collector: Collector, dormant: Path
+) -> None:
+    """What was in no file yet when it died is gone with it; all before and after is there once."""
+    pod = shipping_pod
+    pod.order(an_order(rotation=Rotation(max_bytes=50_000, max_files=1000)))
+    pod.start(dormant=dormant)
+    pod.wait_open()
+    for first in range(0, 4000, 500):
+        pod.link.send(500, first=first)
+        time.sleep(0.1)
+    os.kill(workers(pod)[0], signal.SIGKILL)
+    wait_for(lambda: pod.events().count("interface opened") == 2, "open again")
+    pod.link.send(500, first=10_000)
+    wait_for(lambda: arrived(collector)[-500:] == list(range(10_000, 10_500)), "arrived", 15)
+    assert pod.terminate() == 0
+    found = arrived(collector)
+    assert found == sorted(set(found))
+    first_life = [number for number in found if number < 10_000]
+    # Flushed every half second: at most the last of eight tenths are missing.
+    assert first_life == list(range(len(first_life)))
+    assert len(first_life) >= 500
+    last = collector.report(ID)
+    assert last is not None
+    assert (last.packets, last.shipped) == (len(found), True)
+    assert last.lost.segments == 0
+
+
+def arrived(collector: Collector) -> list[int]:
+    return numbers(*collector.files(ID).values())

@@ -1,6 +1,11 @@
 import base64
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from certs.bundle import BadBundle, Bundle, bundle_of, data_of, facts_of, pair_of
 from certs.issue import new_leaf, new_root
@@ -76,3 +81,26 @@ def test_keys_are_not_in_what_is_printed(bundle: Bundle) -> None:
 def test_text_that_is_no_certificate_has_no_facts() -> None:
     with pytest.raises(BadBundle):
         facts_of("hello")
+
+
+def test_a_secret_as_cert_manager_writes_it_is_one_generation() -> None:
+    root = new_root(7, NOW)
+    leaf = new_leaf(root, ["webhook.example.svc"], NOW)
+    data = {"tls.crt": leaf.certificate, "tls.key": leaf.key, "ca.crt": root.certificate}
+    bundle = bundle_of({k: base64.b64encode(v.encode()).decode() for k, v in data.items()})
+    assert (bundle.current, set(bundle.pairs), bundle.faults) == (1, {1}, ())
+    assert bundle.pairs[1].ca == bundle.ca_bundle == root.certificate
+    assert bundle.pairs[1].facts == leaf.facts
+
+
+def test_a_certificate_without_key_identifiers_is_read_all_the_same() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "webhook")])
+    at = datetime.fromtimestamp(NOW, UTC)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name)
+    builder = builder.public_key(key.public_key()).serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(at).not_valid_after(at + timedelta(days=1))
+    signed = builder.sign(key, hashes.SHA256())
+    facts = facts_of(signed.public_bytes(Encoding.PEM).decode())
+    assert (facts.key_id, facts.issuer_key_id, facts.names) == ("", "", frozenset())
+    assert facts.expires_at == NOW + 86400

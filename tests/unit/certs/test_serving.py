@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from certs import contexts
-from certs.bundle import data_of
+from certs.bundle import Bundle, data_of
 from certs.contexts import generation_of_name
+from certs.issue import new_leaf, new_root
 from certs.serving import NoCertificate, ServingCertificates
 from nightcap.contract.paths import collector_name
 from tests.unit.certs.tls import (
@@ -79,6 +80,21 @@ def test_first_certificate_is_awaited_without_a_thread(
     assert certificates.load_first(timeout=5)
     assert certificates.ready
     assert not [t for t in threading.enumerate()[before:] if "watch" in t.name]
+
+
+def test_expired_certificate_is_served_and_is_no_reason_to_be_ready(
+    api: SmallApi, certificates: ServingCertificates
+) -> None:
+    """It may be that only our clock is wrong; the endpoint is to go all the same."""
+    long_ago = time.time() - 200 * 86400
+    root = new_root(1, long_ago)
+    leaf = new_leaf(root, ["localhost"], long_ago)
+    bundle = Bundle(pairs={1: leaf}, current=1, ca_bundle=root.certificate)
+    put_secret(api, bundle)
+    assert certificates.load_first(timeout=5)
+    assert 0 < certificates.expires_at < time.time()
+    assert certificates.context()
+    assert not certificates.ready
 
 
 def test_client_that_trusts_the_root_is_served_and_others_refuse(

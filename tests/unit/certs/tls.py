@@ -50,7 +50,7 @@ def serial_shown(
         return str((connection.getpeercert() or {})["serialNumber"]), connection.version()
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10) -> None:
+def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not come to pass"

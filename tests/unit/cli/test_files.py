@@ -116,20 +116,29 @@ def test_refusals_say_who_refused_and_what_to_ask_for(
     assert list(here.iterdir()) == []
 
 
-def test_client_certificate_needs_a_service_account(
+def test_client_certificate_asks_as_a_service_account_that_may(
     api: SmallApi, nightcap: Run, kubeconfig: Path, here: Path
 ) -> None:
     kubeconfig.write_text(a_kubeconfig(api.url, with_token=False))
     refused = nightcap("get", "dns")
     assert refused.code == 1
     assert "--as-service-account" in refused.err
-    assert api.requests == []
+    assert "rolebinding analyst-files --clusterrole=nightcap-files" in refused.err
     path = paths.service_account_token("shop", "analyst")
     api.answers["POST", path] = [(201, {"status": {"token": "short-lived"}})]
     api.answers["GET", ZIP] = [(200, a_zip({NAME: a_pcap(b"one")}).getvalue())]
     assert nightcap("get", "dns", "--as-service-account", "analyst").code == 0
     assert api.headers[-1]["Nightcap-Authorization"] == "Bearer short-lived"
     assert "Authorization" not in api.headers[-1]
+    # Without a word it looks for one that may, and says so.
+    for name in ("analyst", "default"):
+        api.put(f"{paths.service_accounts('shop')}/{name}")
+    no, yes = {"status": {"allowed": False}}, {"status": {"allowed": True}}
+    api.answers["POST", paths.ACCESS_REVIEWS] = [(201, no), (201, no), (201, yes)]
+    assert nightcap("get", "dns").code == 1
+    ran = nightcap("get", "dns")
+    assert ran.code == 0, ran.err
+    assert "asking as service account analyst of namespace shop" in ran.err
 
 
 def test_place_that_cannot_be_written_is_named(api: SmallApi, nightcap: Run, here: Path) -> None:

@@ -30,18 +30,23 @@ def build() -> Path:
 class S3Server:
     """One server, with one bucket; each test has a prefix of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, address: str = "127.0.0.1", tls: tuple[Path, Path] | None = None
+    ) -> None:
+        """Start it; with TLS if there is a certificate and its key."""
         self.folder = folder
+        self.tls = tls
+        self.address = address
         self._prefixes = itertools.count(1)
         (folder / "data" / BUCKET).mkdir(parents=True)
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((address, 0))
             self.port = int(probe.getsockname()[1])
         self.process = self.start()
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://{self.address}:{self.port}"
 
     @property
     def environ(self) -> dict[str, str]:
@@ -57,20 +62,23 @@ class S3Server:
         environ = os.environ | {"ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [build(), "--port", f"127.0.0.1:{self.port}", "--quiet",
+                [build(), *self._tls_flags(), "--port", f"{self.address}:{self.port}", "--quiet",
                  "posix", self.folder / "data"],
                 env=environ, stdout=log, stderr=log,
             )  # fmt: skip
         deadline = time.monotonic() + 20
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                socket.create_connection((self.address, self.port), 1).close()
             except OSError:
                 assert self.process.poll() is None, (self.folder / "log").read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
             else:
                 return self.process
+
+    def _tls_flags(self) -> list[str]:
+        return ["--cert", str(self.tls[0]), "--key", str(self.tls[1])] if self.tls else []
 
     def stop(self) -> None:
         self.process.kill()

@@ -1,6 +1,7 @@
 import base64
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,10 +26,12 @@ from tests.unit.retrieval.builders import (
     a_key,
     a_pcap,
     a_pod,
+    a_record,
     a_report,
     names_in,
 )
 from tests.unit.retrieval.fake_api import FakeApi
+from tests.unit.retrieval.s3 import S3Server
 
 TOKEN = "sidecar-of-web-0"
 PATH = f"/v1/captures/{CAPTURE}/eth0/1"
@@ -50,6 +53,9 @@ class Watched:
         return tuple(self.captures)
 
 
+STORE_BYTES = 2**20
+
+
 class Collector:
     """The application over a real store and an API that tests write."""
 
@@ -58,7 +64,7 @@ class Collector:
         self.watch = Watched()
         self.captures = Captures(self.watch, live_list(api.client))
         self.reports = ReportIndex(store, boot_id="boot")
-        self.janitor = Janitor(store, self.captures, self.reports)
+        self.janitor = Janitor(store, self.captures, self.reports, limit_bytes=STORE_BYTES)
         self.ready = True
         reviewer = TokenReviewer(api.client, ttl_seconds=0)
         app = CollectorApp(
@@ -70,6 +76,7 @@ class Collector:
                 person=reviewer.review,
                 may_read_reports=lambda who: who.username == "controller",
                 is_ready=lambda: self.ready,
+                is_full=lambda: self.janitor.is_full,
             ),
         )
         self.client = Client(app)
@@ -294,13 +301,13 @@ def test_while_the_api_is_down_a_known_sidecar_goes_on_and_an_unknown_one_comes_
 
 
 def test_a_tokens_review_is_remembered_until_it_expires(collector: Collector) -> None:
-    claims = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + 0.2}).encode()).decode()
+    claims = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + 1.5}).encode()).decode()
     token = f"e30.{claims.rstrip('=')}.c2ln"
     collector.api.add_pod_token(token, "storefront", "web-0", POD)
     assert collector.head(token=token).status_code == 204
     collector.api.users.clear()
     assert collector.head(token=token).status_code == 204
-    time.sleep(0.25)
+    time.sleep(1.55)
     assert collector.head(token=token).status_code == 401
 
 
@@ -432,6 +439,29 @@ def test_a_deleted_captures_files_go_and_only_after_the_api_server_was_asked(
     assert reports(collector)["reports"] == []
 
 
+def test_above_the_stores_limit_finished_captures_go_and_running_ones_wait(
+    collector: Collector,
+) -> None:
+    other = "ca9a0000-0000-4000-8000-000000000002"
+    path = f"/v1/captures/{other}/eth0/1"
+    record = a_record(1, bytes(60_000))
+    body = HEADER + record * (STORE_BYTES // 2 // len(record) + 1)
+    show(collector, a_capture(), a_capture("old", other))
+    collector.patch(body, complete=True)
+    collector.patch(body, path=path, complete=True)
+    collector.store.wait_durable(a_key(), len(body), 5)
+    collector.janitor.tidy(time.time())
+    # Both run: nothing goes, and no more is taken, but a heartbeat is.
+    assert collector.patch(record, len(body)).status_code == 507
+    assert collector.patch(path=PATH.replace("/1", "/2")).status_code == 204
+    assert len(collector.store.segments(STREAM)) == 1
+    show(collector, a_capture(), a_capture("old", other, phase="Finished"))
+    collector.janitor.tidy(time.time())
+    assert collector.store.segments(replace(STREAM, capture=other)) == ()
+    assert len(collector.store.segments(STREAM)) == 1
+    assert collector.patch(body, path=PATH.replace("/1", "/3")).status_code == 204
+
+
 def test_no_answer_leaves_its_sentence_out_or_lets_a_browser_guess(collector: Collector) -> None:
     for answer in (collector.patch(token="x"), collector.patch(path="/"), collector.patch(b"x")):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
@@ -480,3 +510,20 @@ def test_the_address_of_a_pod_that_records_from_its_first_packet_is_found_later(
     assert meta is not None
     assert meta.ips == ("10.0.0.1",)
     assert meta.links == {"eth0": 1}
+
+
+@pytest.mark.parametrize("place", ["objects"], indirect=True)
+def test_while_the_store_is_away_sidecars_are_told_to_come_later(
+    collector: Collector, s3_server: S3Server
+) -> None:
+    pcap = a_pcap()
+    assert collector.patch(pcap[:100]).status_code == 204
+    s3_server.stop()
+    try:
+        for answer in (collector.patch(pcap[100:], 100), collector.head()):
+            assert answer.status_code == 503
+            assert (answer.headers["Nightcap-Pace"], answer.headers["Retry-After"]) == ("10", "2")
+        assert "s3://" not in collector.patch(pcap[100:], 100).text
+    finally:
+        s3_server.start()
+    assert collector.patch(pcap[100:], 100, complete=True).status_code == 204

@@ -26,6 +26,7 @@ from tests.unit.retrieval.builders import (
     a_report,
 )
 from tests.unit.retrieval.fake_api import FakeApi
+from tests.unit.retrieval.s3 import S3Server
 
 BASE = "/v1/namespaces/storefront/packetcaptures/dns"
 FIRST = 1_700_000_000_000_000
@@ -162,6 +163,13 @@ def test_a_path_that_leads_nowhere_is_told_to_people_only(files: Files) -> None:
         assert files.ask(path, who="").status_code == 401
         assert files.ask(path).status_code == 404
     assert files.ask(f"{BASE}/files", method="POST").status_code == 405
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "PUT", "PATCH", "TRACE"])
+def test_other_methods_have_no_answer(files: Files, method: str) -> None:
+    for path in (*OURS, *DOWNLOADS):
+        assert files.ask(path, method=method).status_code == 405
+        assert files.ask(path, method=method, who="").status_code == 401
 
 
 def test_while_the_api_is_down_nobody_gets_anything(files: Files) -> None:
@@ -631,3 +639,17 @@ def test_files_of_a_calico_capture_that_runs_stay(
     answer = twins.ask(DELETIONS[0], who="theirs", method="DELETE")
     assert (answer.status_code, answer.text) == (403, f"{sentence}\n")
     assert len(twins.store.segments(THEIRS)) == 1
+
+
+@pytest.mark.parametrize("place", ["objects"], indirect=True)
+def test_while_the_store_is_away_an_answer_says_so(files: Files, s3_server: S3Server) -> None:
+    put(files, a_pcap())
+    s3_server.stop()
+    try:
+        for path in (*OURS, f"{BASE}/merged.pcapng"):
+            answer = files.ask(path)
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+            assert answer.text.startswith("object store: list s3://captures/test-")
+    finally:
+        s3_server.start()
+    assert files.ask(f"{BASE}/files/{NAME}").data == a_pcap()

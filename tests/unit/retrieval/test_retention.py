@@ -1,7 +1,16 @@
 import pytest
 
 from nightcap.contract.captures import WhenFull
-from retrieval.retention import SLACK_BYTES, Room, orphans, room, suspects, to_drop
+from retrieval.retention import (
+    SLACK_BYTES,
+    Room,
+    Stored,
+    orphans,
+    room,
+    suspects,
+    to_drop,
+    to_give_up,
+)
 from retrieval.store.base import StoredSegment
 from tests.unit.retrieval.builders import a_key
 
@@ -49,3 +58,18 @@ def test_files_go_only_when_the_api_server_answered_without_their_capture() -> N
     assert orphans({"1", "2"}, {"2"}) == {"1"}
     assert orphans({"1", "2"}, set()) == {"1", "2"}
     assert orphans({"1", "2"}, None) == frozenset()
+
+
+def a_stored(capture: str, size: int, modified_at: float, *, finished: bool = True) -> Stored:
+    return Stored("storefront", capture, size, modified_at, finished)
+
+
+def test_finished_captures_go_oldest_first_and_never_a_running_one() -> None:
+    running = a_stored("a", 500, 1, finished=False)
+    old, young = a_stored("c", 300, 3), a_stored("b", 300, 7)
+    everything = [young, running, old]
+    assert to_give_up(everything, 0) == []
+    assert to_give_up(everything, 1100) == []
+    assert to_give_up(everything, 1099) == [old]
+    assert to_give_up(everything, 799) == [old, young]
+    assert to_give_up(everything, 10) == [old, young]

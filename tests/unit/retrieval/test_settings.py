@@ -8,6 +8,9 @@ def test_defaults() -> None:
     collector = Settings.from_environ({}, "collector")
     assert (collector.port, collector.metrics_port) == (20443, 9090)
     assert (collector.store, collector.audit) == ("/var/lib/nightcap", "")
+    assert collector.store_limit_bytes == 0
+    limited = Settings.from_environ({"NIGHTCAP_STORE_LIMIT": "500Gi"}, "collector")
+    assert limited.store_limit_bytes == 500 * 2**30
     files = Settings.from_environ({"NIGHTCAP_FILES_PORT": "9443"}, "files")
     assert (files.port, files.metrics_port) == (9443, 9091)
 
@@ -16,6 +19,7 @@ def test_every_fault_is_named_at_once() -> None:
     environ = {
         "NIGHTCAP_STORE": "store",
         "NIGHTCAP_AUDIT_STORE": "/var/log/nightcap",
+        "NIGHTCAP_STORE_LIMIT": "much",
         "NIGHTCAP_TLS_DIR": "tls",
         "NIGHTCAP_COLLECTOR_PORT": "0",
         "NIGHTCAP_METRICS_PORT": "many",

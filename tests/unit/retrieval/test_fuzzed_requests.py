@@ -1,0 +1,61 @@
+"""Abuse, bounded: `make fuzz` sends a hundred thousand."""
+
+import contextlib
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz.requests import (
+    AMBIGUOUS,
+    FILE,
+    Target,
+    ask,
+    check_quiet,
+    fuzz,
+    open_installation,
+    status_of,
+)
+from tests.unit.retrieval.builders import CAPTURE
+from tests.unit.retrieval.programs import Installation
+
+
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    api, opened = open_installation(tmp_path_factory.mktemp("fuzz"))
+    yield opened
+    opened.kill()
+    api.close()
+
+
+def test_eight_hundred_bent_requests_do_no_harm(installation: Installation) -> None:
+    found = fuzz(installation, 800, seed=7)
+    # The right ones among them were answered, so the others were not refused for nothing.
+    assert {"files 200", "files 403", "files 401", "collector 204", "collector 401"} <= set(found)
+
+
+@pytest.mark.parametrize("program", ["files", "collector"])
+@pytest.mark.parametrize("form", AMBIGUOUS)
+def test_a_request_whose_end_is_ambiguous_is_refused_and_ends_the_connection(
+    installation: Installation, program: str, form: str
+) -> None:
+    target = Target(program, installation.port_of(program), installation)
+    path, who = {
+        "files": (f"GET /v1/namespaces/storefront/packetcaptures/dns/files/{FILE}", "reader-0"),
+        "collector": (f"PATCH /v1/captures/{CAPTURE}/eth0/0", "pod-0"),
+    }[program]
+    head = f"{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {who}\r\nUpload-Offset: 164\r\n"
+    behind = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with contextlib.closing(target.connect(random.Random(form))) as connection:  # noqa: S311
+        answer = ask(connection, head.encode() + AMBIGUOUS[form] + behind, half_close=False)
+    assert status_of(answer) in (400, 411, 501), answer[:300]
+    assert answer.count(b"HTTP/1.1 ") == 1
+    check_quiet(installation)
+
+
+def test_the_store_has_nothing_beside_its_folders(installation: Installation) -> None:
+    outside = {path.name for path in Path(installation.folder).iterdir()}
+    assert outside <= {
+        *("store", "tls", "kubeconfig", "collector.log", "collector.out", "files.log", "files.out")
+    }
