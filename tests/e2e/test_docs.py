@@ -16,7 +16,6 @@ from tests.pages import Block, blocks_of, run
 ROOT = Path(__file__).resolve().parents[2]
 GETTING_STARTED = tuple(blocks_of((ROOT / "docs" / "getting-started.md").read_text()))
 RECIPES = tuple(blocks_of((ROOT / "docs" / "recipes.md").read_text()))
-_SHARES = 3
 # What the recipes say they stand on.
 _SHOP = tuple(
     block
@@ -56,19 +55,16 @@ def test_getting_started(environ: dict[str, str], words: dict[str, str], tmp_pat
     run([block for block in GETTING_STARTED if not block.test], tmp_path, environ, words)
 
 
-def _shares() -> list[list[Block]]:
-    """The recipes in three parts: a shop for each would take longer than what is done in it."""
-    of_heading: dict[str, list[Block]] = {}
+def _recipes() -> dict[str, list[Block]]:
+    found: dict[str, list[Block]] = {}
     for block in RECIPES:
         if not block.test:
-            of_heading.setdefault(block.heading, []).append(block)
-    recipes = list(of_heading.values())
-    shares = (recipes[begin::_SHARES] for begin in range(_SHARES))
-    return [[block for recipe in share for block in recipe] for share in shares]
+            found.setdefault(block.heading, []).append(block)
+    return found
 
 
-@pytest.mark.parametrize("recipes", _shares(), ids=lambda blocks: blocks[0].heading)
-def test_recipes(
-    recipes: list[Block], environ: dict[str, str], words: dict[str, str], tmp_path: Path
+@pytest.mark.parametrize("recipe", list(_recipes().values()), ids=list(_recipes()))
+def test_recipe(
+    recipe: list[Block], environ: dict[str, str], words: dict[str, str], tmp_path: Path
 ) -> None:
-    run([*_SHOP, *recipes], tmp_path, environ, words)
+    run([*_SHOP, *recipe], tmp_path, environ, words)
