@@ -52,6 +52,7 @@ def boot(printer: Printer) -> None:
     with progress.part("remove what an earlier cluster left"):
         cleanup.remove_everything()
         machine.save()
+        machine.make_room()
     try:
         with progress.part("certificates, configuration, network, cgroups"):
             _prepare()

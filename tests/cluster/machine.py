@@ -1,9 +1,10 @@
 """What the cluster changes on the machine itself, and the way back.
 
-The kubelet insists on a few kernel parameters that exist once per machine, and the programs leave
-entries in some folders whose place they do not let us choose. What was there before is written
-down before the first process starts, once: a boot after a crash must not take our values for the
-machine's.
+The kubelet insists on a few kernel parameters that exist once per machine, one more is too small
+for two clusters, and the programs leave entries in some folders whose place they do not let us
+choose. What was there before is written down before the first process starts, once: a boot after
+a crash must not take our values for the machine's. Of several clusters the first one looks, the
+others copy what it saw, and the last one puts it back.
 """
 
 from __future__ import annotations
@@ -17,10 +18,15 @@ from pathlib import Path
 from tests.cluster.commands import run
 from tests.cluster.errors import CommandFailed
 from tests.cluster.layout import NODES
-from tests.cluster.paths import STATE
+from tests.cluster.paths import STATE, every_state_folder
 
-# What the kubelet sets (its container manager's kernel tunables).
+# Instances of inotify that one user may have: 128 by default, of which the programs of one cluster
+# take thirty, and each sleeping sidecar one.
+INOTIFY = "fs/inotify/max_user_instances"
+_INOTIFY_INSTANCES = 1024
+# What the kubelet sets (its container manager's kernel tunables), and what we do.
 KERNEL_PARAMETERS = (
+    INOTIFY,
     "kernel/keys/root_maxbytes",
     "kernel/keys/root_maxkeys",
     "kernel/panic",
@@ -60,15 +66,26 @@ def save() -> None:
     """Write down the machine's own values, unless an earlier boot did."""
     if saved_file().exists():
         return
+    unfinished = saved_file().with_suffix(".part")
+    for theirs in _saved_by_others():
+        shutil.copyfile(theirs, unfinished)
+        unfinished.rename(saved_file())
+        return
     values = {
         name: (_SYSCTL / name).read_text().strip()
         for name in KERNEL_PARAMETERS
         if (_SYSCTL / name).exists()
     }
     missing = [str(path) for path in (*SHARED_FILES, *SHARED_FOLDERS) if not path.exists()]
-    unfinished = saved_file().with_suffix(".part")
     unfinished.write_text(json.dumps({"parameters": values, "missing": missing}, indent=2))
     unfinished.rename(saved_file())
+
+
+def make_room() -> None:
+    """Raise what is too small for several clusters; `restore` puts it back."""
+    file = _SYSCTL / INOTIFY
+    if int(file.read_text()) < _INOTIFY_INSTANCES:
+        file.write_text(str(_INOTIFY_INSTANCES))
 
 
 def restore() -> None:
@@ -76,13 +93,19 @@ def restore() -> None:
     _remove_shim_sockets()
     _remove_cni_results()
     _remove_log_links()
-    if not saved_file().exists():
+    if not saved_file().exists() or _saved_by_others():
         return
     saved = json.loads(saved_file().read_text())
     for name, value in saved.get("parameters", {}).items():
         if (_SYSCTL / name).read_text().strip() != value:
             (_SYSCTL / name).write_text(value)
     _remove_made([Path(path) for path in saved.get("missing", [])])
+
+
+def _saved_by_others() -> list[Path]:
+    """What other clusters of ours wrote down: they run, or were killed."""
+    files = [folder / saved_file().name for folder in every_state_folder() if folder != STATE]
+    return [file for file in files if file.exists()]
 
 
 def _remove_made(paths: Sequence[Path]) -> None:
