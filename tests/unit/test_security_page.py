@@ -20,6 +20,7 @@ _WORDS = {
     "pods/status": "`pods/status`",
     "events": "Events",
     "secrets": ("Secrets", "certificate"),
+    "captureceilings": "CaptureCeilings",
     "configmaps": "ConfigMap",
     "services": ("Service", "services"),
     "endpointslices": "EndpointSlices",
