@@ -113,7 +113,7 @@ def _end_container() -> None:
     """
     try:
         command = Path("/proc/1/cmdline").read_bytes().split(b"\0")
-        if command[:2] == [paths.DORMANT_PROGRAM.encode(), b"linger"]:
+        if command[:2] == [paths.ERRAND_PROGRAM.encode(), b"linger"]:
             os.kill(1, signal.SIGTERM)
     except OSError as error:
         log.warning("container goes on until its time is over", error=error)

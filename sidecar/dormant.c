@@ -2,8 +2,6 @@
  * the worker when there are some, reaps it, starts it again when it dies, passes SIGTERM on.
  *   dormant             run
  *   dormant --wait 3s   postStart hook: until the captures are open, at most so long; exits 0 always
- *   dormant linger 600  an ephemeral container's own program: nothing, for so many seconds
- *   dormant stream ARGUMENT, dormant export ARGUMENT   what people run by exec: sidecar/start.py
  * Static, no allocation, no stdio. The paths repeat nightcap/contract/paths.py (a test compares). */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -117,29 +115,16 @@ static int wait_open(const char *text) {
     return 0;
 }
 
-static void linger(const char *seconds) {
-    signal(SIGALRM, quit_well), signal(SIGTERM, quit_well), signal(SIGINT, quit_well);
-    signal(SIGCHLD, SIG_IGN); /* orphans of what was run here are reaped by the kernel */
-    long time = strtol(seconds, 0, 10);
-    alarm(time > 0 && time < 100000 ? (unsigned)time : 60);
-    for (;;)
-        pause();
-}
-
-static void become_worker(char *task, char *argument) {
-    char *arguments[] = {(char *)setting("NIGHTCAP_WORKER_PYTHON", WORKER_PYTHON), "-I", "-S", "-E", "-B",
-                         (char *)setting("NIGHTCAP_WORKER_SCRIPT", WORKER_SCRIPT), task, argument, 0};
-    execve(arguments[0], arguments, environ);
-    say("error", "worker cannot be started", "errno", errno);
-    _exit(127);
-}
-
 static pid_t start_worker(void) {
+    char *arguments[] = {(char *)setting("NIGHTCAP_WORKER_PYTHON", WORKER_PYTHON), "-I", "-S", "-E", "-B",
+                         (char *)setting("NIGHTCAP_WORKER_SCRIPT", WORKER_SCRIPT), 0};
     pid_t worker = fork();
     if (worker == 0) {
         sigset_t none;
         sigemptyset(&none), sigprocmask(SIG_SETMASK, &none, 0);
-        become_worker(0, 0);
+        execve(arguments[0], arguments, environ);
+        say("error", "worker cannot be started", "errno", errno);
+        _exit(127);
     }
     return worker;
 }
@@ -164,14 +149,8 @@ int main(int count, char **arguments) {
     join(orders_file, orders_dir, ORDERS_FILE);
     join(data_link, orders_dir, "..data");
     join(open_marker, spool_dir, OPEN_MARKER);
-    if (count > 1 && !strcmp(arguments[1], "--wait"))
-        return wait_open(count > 2 ? arguments[2] : "3s");
-    if (count > 1 && !strcmp(arguments[1], "linger"))
-        linger(count > 2 ? arguments[2] : "");
-    if (count > 2 && (!strcmp(arguments[1], "stream") || !strcmp(arguments[1], "export")))
-        become_worker(arguments[1], arguments[2]);
     if (count > 1)
-        return 0;
+        return strcmp(arguments[1], "--wait") ? 0 : wait_open(count > 2 ? arguments[2] : "3s");
 
     sigset_t mask;
     sigemptyset(&mask), sigaddset(&mask, SIGCHLD), sigaddset(&mask, SIGTERM), sigaddset(&mask, SIGINT), sigaddset(&mask, SIGIO);

@@ -84,12 +84,12 @@ def attach(
         click.echo(f"pod/{name} gets container {added}{dry_run_mark(dry_run)}")
         return
     _wait_running(session, name, added)
-    from nightcap.contract.paths import DORMANT_PROGRAM
+    from nightcap.contract.paths import ERRAND_PROGRAM
     from nightcap.contract.streaming import dump_stream
     from nightcap.kube.errors import Forbidden
     from nightcap.kube.execution import execute
 
-    command = [DORMANT_PROGRAM, "stream", dump_stream(stream)]
+    command = [ERRAND_PROGRAM, "stream", dump_stream(stream)]
     try:
         running = execute(session.client, session.namespace, name, added, command, stdin=True)
     except Forbidden as error:

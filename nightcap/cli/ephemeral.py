@@ -92,7 +92,7 @@ def container(pod: Pod, name: str, image: str, profile: Profile, seconds: int) -
         "name": name,
         "image": image,
         "imagePullPolicy": "IfNotPresent",
-        "command": [paths.DORMANT_PROGRAM, "linger", str(seconds + SPARE_SECONDS)],
+        "command": [paths.ERRAND_PROGRAM, "linger", str(seconds + SPARE_SECONDS)],
         "securityContext": security_context(profile, confine=confine),
         "terminationMessagePolicy": "File",
     }

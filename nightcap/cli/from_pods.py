@@ -98,10 +98,10 @@ def _fetch_of(
     session: Session, pod: str, uid: str, folder: Path, tell: Callable[[str, int], None]
 ) -> list[Found]:
     from nightcap.contract import keys
-    from nightcap.contract.paths import DORMANT_PROGRAM
+    from nightcap.contract.paths import ERRAND_PROGRAM
     from nightcap.kube.execution import execute
 
-    command = [DORMANT_PROGRAM, "export", uid]
+    command = [ERRAND_PROGRAM, "export", uid]
     with (
         execute(session.client, session.namespace, pod, keys.SIDECAR_CONTAINER, command) as running,
         tempfile.TemporaryFile(dir=folder, prefix=".nightcap-") as archive,

@@ -17,6 +17,8 @@ API_TOKEN_DIR: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: 
 """Covered by an empty volume, so that the pod's own API token is not in our container."""
 
 DORMANT_PROGRAM: Final = "/nightcap/dormant"
+ERRAND_PROGRAM: Final = "/nightcap/errand"
+"""What people run by exec and in ephemeral containers."""
 
 ENV_COLLECTOR_NAME: Final = "NIGHTCAP_COLLECTOR_NAME"
 """The TLS name to expect; it carries the generation of the root, such as `g1.collector.…`."""

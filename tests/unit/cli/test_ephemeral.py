@@ -65,7 +65,7 @@ def test_names_are_numbered_because_none_can_be_used_again() -> None:
 
 def test_container_has_one_capability_and_ends_by_itself() -> None:
     made = ephemeral.container(a_pod(), "nightcap-attach-1", "sidecar:2", Profile.STRICT, 600)
-    assert made["command"] == ["/nightcap/dormant", "linger", "720"]
+    assert made["command"] == ["/nightcap/errand", "linger", "720"]
     context = made["securityContext"]
     assert context["capabilities"] == {"drop": ["ALL"], "add": ["NET_RAW"]}
     assert context["readOnlyRootFilesystem"]
