@@ -69,7 +69,7 @@ cluster: tools ## boot (or reuse) the disposable cluster and print its KUBECONFI
 	@$(PYTHON) -m tests.cluster env
 
 .PHONY: cluster-down
-cluster-down: tools ## end the disposable cluster (and the tests' second one) without a trace
+cluster-down: tools ## end the disposable cluster, of every number, without a trace
 	@$(PYTHON) -m tests.cluster down --all
 
 .PHONY: image

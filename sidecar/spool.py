@@ -10,6 +10,7 @@ Whatever both touch is touched under `Spool.lock`.
 
 import os
 import threading
+import time
 from typing import Final, NamedTuple
 
 from nightcap.contract.reports import Lost, Reason, Report, State
@@ -46,6 +47,9 @@ class CaptureSpool:
         self.id = capture_id
         self.folder = f"{spool.root}/{capture_id}"
         self.ledger = Ledger()
+        # A capture that is resumed after its entry went has no ledger any more, and its collector
+        # passes over numbers that are not higher than those it knows.
+        self.ledger.report_seq = int(time.time()) * _REPORT_BLOCK
         self.segments: list[Segment] = []
         self.status = Status()
         self.report_due = False

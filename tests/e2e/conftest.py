@@ -14,7 +14,6 @@ import pytest
 from demo import stage as stages
 from demo.files import Retrieval, reach_retrieval
 from demo.stage import Stage
-from tests.cluster.paths import NUMBER
 from tests.e2e.shop import Shop
 
 
@@ -28,15 +27,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def lock_file(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """One file for all of the test run's processes that use the same cluster."""
+    """One file for all of the test run's processes."""
     folder = tmp_path_factory.getbasetemp()
-    return (folder if worker_id == "master" else folder.parent) / f"cluster-{NUMBER}.lock"
+    return (folder if worker_id == "master" else folder.parent) / "cluster.lock"
 
 
 @contextmanager
-def _locked(file: Path, how: int) -> Iterator[None]:
-    with file.open("a") as held:
-        fcntl.flock(held, how)
+def _admitted(file: Path, *, alone: bool) -> Iterator[None]:
+    """In a room for many, or for one; who waits for the room keeps the door shut for others."""
+    door = file.with_suffix(".door")
+    with door.open("a") as waiting, file.open("a") as room:
+        fcntl.flock(waiting, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(waiting, fcntl.LOCK_UN)
         yield
 
 
@@ -45,7 +48,7 @@ def stage(pytestconfig: pytest.Config, lock_file: Path) -> Stage:
     """The disposable cluster (or KUBECONFIG's) with this checkout's Nightcap in it."""
     capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     # Building takes minutes: show its progress.
-    with capture.global_and_fixture_disabled(), _locked(lock_file, fcntl.LOCK_EX):
+    with capture.global_and_fixture_disabled(), _admitted(lock_file, alone=True):
         return stages.prepare(lambda line: print(f"cluster: {line}", file=sys.stderr, flush=True))
 
 
@@ -53,7 +56,7 @@ def stage(pytestconfig: pytest.Config, lock_file: Path) -> Stage:
 def _company(request: pytest.FixtureRequest, lock_file: Path) -> Iterator[None]:
     """Let tests run side by side, but for those that kill what the others need."""
     alone = request.node.get_closest_marker("alone") is not None
-    with _locked(lock_file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+    with _admitted(lock_file, alone=alone):
         yield
 
 

@@ -167,7 +167,7 @@ class Shop:
         wait_for(
             f"{capture} open in {pods} pods",
             lambda: self.status(capture).get("pods", {}).get("capturing", 0) >= pods,
-            30,
+            90,
         )
 
     def wait_phase(self, capture: str, phase: str, timeout_seconds: float = 30) -> None:

@@ -50,7 +50,7 @@ def test_merged_file_shows_all_pods_by_name_in_order_of_time(
         peer = "backend" if pod == "web" else "web"
         shop.send_udp(pod, shop.ip(peer), 7000, [f"{pod} {number}"])
     # Each packet leaves one pod and comes to the other.
-    wait_for("eight packets", lambda: shop.status("dns").get("packets") == 8, 30)
+    wait_for("eight packets", lambda: shop.status("dns").get("packets") == 8, 90)
     path = tmp_path / "merged.pcapng"
     path.write_bytes(retrieval.get(base, token).body)
     found = rows(

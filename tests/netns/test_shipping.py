@@ -357,9 +357,12 @@ def test_a_capture_without_an_end_is_recorded_and_shipped(
     shipping_pod.wait_open()
     shipping_pod.link.send(20)
     wait_for(lambda: len(arrived(collector)) == 20, "shipped")
-    report = collector.report(ID)
-    assert report is not None
-    assert report.state is State.CAPTURING
+
+    def is_capturing() -> bool:
+        report = collector.report(ID)
+        return report is not None and report.state is State.CAPTURING
+
+    wait_for(is_capturing, "reported")
 
 
 def test_an_end_that_the_collector_forgot_is_told_again(

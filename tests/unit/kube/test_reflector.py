@@ -291,4 +291,7 @@ def test_history_that_is_lost_again_and_again_is_not_listed_without_pause(
     api.answers["GET", LIST] = [(410, GONE), (200, page)] * 500
     api.cut_watches()
     time.sleep(1)
+    deadline = time.monotonic() + 30
+    while things.reflector.lists < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert 2 <= things.reflector.lists < 10
