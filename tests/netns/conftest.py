@@ -16,13 +16,24 @@ def link() -> Iterator[Link]:
         yield link
 
 
-@pytest.fixture(scope="session")
-def dormant(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dormant program, built as for the image."""
-    binary = tmp_path_factory.mktemp("dormant") / "dormant"
-    source = Path(__file__).parents[2] / "sidecar" / "dormant.c"
+def _built(name: str, factory: pytest.TempPathFactory) -> Path:
+    """One of the sidecar's C programs, built as for the image."""
+    binary = factory.mktemp(name) / name
+    source = Path(__file__).parents[2] / "sidecar" / f"{name}.c"
     subprocess.run(["gcc", "-Os", "-static", "-s", "-o", binary, source], check=True)
     return binary
+
+
+@pytest.fixture(scope="session")
+def dormant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What sleeps and starts the worker."""
+    return _built("dormant", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def errand(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What people run by exec."""
+    return _built("errand", tmp_path_factory)
 
 
 @pytest.fixture

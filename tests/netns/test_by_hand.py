@@ -1,4 +1,4 @@
-"""What people run in a container by exec: `dormant stream` and `dormant export`."""
+"""What people run in a container by exec: `errand stream` and `errand export`."""
 
 import io
 import json
@@ -20,9 +20,9 @@ pytestmark = pytest.mark.netns
 
 
 @contextmanager
-def streaming(pod: Pod, dormant: Path, stream: Stream) -> "Iterator[subprocess.Popen[bytes]]":
+def streaming(pod: Pod, errand: Path, stream: Stream) -> "Iterator[subprocess.Popen[bytes]]":
     """As in an ephemeral container: root with one capability, and pipes."""
-    command = [str(dormant), "stream", dump_stream(stream)]
+    command = [str(errand), "stream", dump_stream(stream)]
     with subprocess.Popen(
         pod.link.pod.command("setpriv", "--bounding-set", "-all,+net_raw", *command),
         env=pod.variables() | {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
@@ -44,8 +44,8 @@ def last_word(process: "subprocess.Popen[bytes]") -> dict[str, object]:
     return said
 
 
-def test_stream_gives_packets_at_once_and_ends_with_its_caller(pod: Pod, dormant: Path) -> None:
-    with streaming(pod, dormant, Stream(60, "udp dst port 5353")) as process:
+def test_stream_gives_packets_at_once_and_ends_with_its_caller(pod: Pod, errand: Path) -> None:
+    with streaming(pod, errand, Stream(60, "udp dst port 5353")) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         pod.link.send(5)
@@ -57,14 +57,14 @@ def test_stream_gives_packets_at_once_and_ends_with_its_caller(pod: Pod, dormant
         assert last_word(process)["packets"] == 5
 
 
-def test_stream_ends_when_its_time_is_over(pod: Pod, dormant: Path) -> None:
-    with streaming(pod, dormant, Stream(1)) as process:
+def test_stream_ends_when_its_time_is_over(pod: Pod, errand: Path) -> None:
+    with streaming(pod, errand, Stream(1)) as process:
         assert process.wait(10) == 0
         assert last_word(process)["reason"] == "time"
 
 
-def test_stream_ends_when_nobody_reads(pod: Pod, dormant: Path) -> None:
-    with streaming(pod, dormant, Stream(60, "udp dst port 5353")) as process:
+def test_stream_ends_when_nobody_reads(pod: Pod, errand: Path) -> None:
+    with streaming(pod, errand, Stream(60, "udp dst port 5353")) as process:
         assert process.stdout is not None
         process.stdout.close()
         pod.link.send(5)
@@ -72,10 +72,10 @@ def test_stream_ends_when_nobody_reads(pod: Pod, dormant: Path) -> None:
         assert last_word(process)["reason"] == "left"
 
 
-def test_stream_refuses_what_it_cannot_do(pod: Pod, dormant: Path) -> None:
+def test_stream_refuses_what_it_cannot_do(pod: Pod, errand: Path) -> None:
     def said(argument: str) -> tuple[int, dict[str, object]]:
         done = subprocess.run(
-            pod.link.pod.command(str(dormant), "stream", argument),
+            pod.link.pod.command(str(errand), "stream", argument),
             env=pod.variables() | {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
             capture_output=True,
             stdin=subprocess.DEVNULL,
@@ -91,9 +91,9 @@ def test_stream_refuses_what_it_cannot_do(pod: Pod, dormant: Path) -> None:
     assert (code, line["event"]) == (2, "bad request")
 
 
-def exported(pod: Pod, dormant: Path, capture: str) -> dict[str, bytes]:
+def exported(pod: Pod, errand: Path, capture: str) -> dict[str, bytes]:
     done = subprocess.run(
-        [dormant, "export", capture], env=pod.variables(), capture_output=True, check=True
+        [errand, "export", capture], env=pod.variables(), capture_output=True, check=True
     )
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
         found = {}
@@ -104,7 +104,7 @@ def exported(pod: Pod, dormant: Path, capture: str) -> dict[str, bytes]:
         return found
 
 
-def test_export_gives_what_the_spool_holds_while_it_is_written(pod: Pod, dormant: Path) -> None:
+def test_export_gives_what_the_spool_holds_while_it_is_written(pod: Pod, errand: Path) -> None:
     rotation = Rotation(max_bytes=4096, max_files=100)
     pod.order(an_order(rotation=rotation, limit=Limit(bytes=0, packets=0)))
     pod.start()
@@ -113,8 +113,8 @@ def test_export_gives_what_the_spool_holds_while_it_is_written(pod: Pod, dormant
     folder = pod.spool / ID / "eth0"
     wait_for(lambda: len(list(folder.glob("*.pcap"))) >= 5, "segments")
     # The last one is flushed every half second; then all is there.
-    wait_for(lambda: len(numbers(*files(exported(pod, dormant, ID)).values())) == 100, "packets")
-    found = exported(pod, dormant, ID)
+    wait_for(lambda: len(numbers(*files(exported(pod, errand, ID)).values())) == 100, "packets")
+    found = exported(pod, errand, ID)
     assert json.loads(found[EXPORT_INDEX])["segments"] == len(found) - 1
     assert sorted(files(found)) == [f"eth0/{seq:08d}.pcap" for seq in range(len(found) - 1)]
     assert numbers(*files(found).values()) == list(range(100))
@@ -123,7 +123,7 @@ def test_export_gives_what_the_spool_holds_while_it_is_written(pod: Pod, dormant
     assert part is not None
     pod.kill()
     part.write_bytes(part.read_bytes()[:-3])
-    assert numbers(*files(exported(pod, dormant, ID)).values()) == list(range(99))
+    assert numbers(*files(exported(pod, errand, ID)).values()) == list(range(99))
 
 
 def files(found: dict[str, bytes]) -> dict[str, bytes]:
@@ -131,12 +131,12 @@ def files(found: dict[str, bytes]) -> dict[str, bytes]:
 
 
 def test_export_of_an_unknown_capture_is_empty_and_paths_are_refused(
-    pod: Pod, dormant: Path
+    pod: Pod, errand: Path
 ) -> None:
     unknown = "ffffffff-0000-4000-8000-000000000000"
-    assert json.loads(exported(pod, dormant, unknown)[EXPORT_INDEX])["segments"] == 0
+    assert json.loads(exported(pod, errand, unknown)[EXPORT_INDEX])["segments"] == 0
     for evil in ("..", "../../etc", ""):
         done = subprocess.run(
-            [dormant, "export", evil], env=pod.variables(), capture_output=True, check=False
+            [errand, "export", evil], env=pod.variables(), capture_output=True, check=False
         )
         assert (done.returncode, done.stdout) == (2, b"")
