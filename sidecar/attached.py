@@ -1,4 +1,4 @@
-"""`dormant stream`: packets of this pod to whoever holds the other end of standard output.
+"""`errand stream`: packets of this pod to whoever holds the other end of standard output.
 
 For pods without a sidecar of their own, in an ephemeral container. Nothing is kept and nobody is
 asked: it ends when its time is over, when standard input ends (the person or the connection is

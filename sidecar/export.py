@@ -1,4 +1,4 @@
-"""`dormant export`: the spool's segments of one capture as tar on standard output.
+"""`errand export`: the spool's segments of one capture as tar on standard output.
 
 For people with the right to `pods/exec`, when the collector cannot be reached. It only reads: what
 the worker frees meanwhile is open already, and of what it is writing come the whole records.

@@ -1,8 +1,8 @@
 """What `kubectl nightcap` asks of the sidecar's image by exec, and what that answers.
 
-    dormant stream JSON       packets of this pod, as pcap on standard output, until standard
+    errand stream JSON        packets of this pod, as pcap on standard output, until standard
                               input ends or the time is over
-    dormant export CAPTURE    the spool's segments of a capture (by uid), as tar
+    errand export CAPTURE     the spool's segments of a capture (by uid), as tar
 
 Both write JSON lines to standard error. An image that is older than a command ends at once, with
 0 and without a word: whoever asks looks for `STREAM_OPEN`, or for `EXPORT_INDEX` in the tar.
