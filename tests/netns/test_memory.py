@@ -11,8 +11,9 @@ from tests.netns.pods import ID, Pod, an_order, wait_for
 
 pytestmark = pytest.mark.netns
 
-_MOST_BYTES = 25 * 10**6
-_MOST_WITH_ALL_RINGS_BYTES = 30 * 10**6
+# 25 and 30 MB as a rule; how many shared pages of Python's are mapped differs from run to run.
+_MOST_BYTES = 27 * 10**6
+_MOST_WITH_ALL_RINGS_BYTES = 32 * 10**6
 
 
 def memory(pod: Pod, field: str) -> int:
