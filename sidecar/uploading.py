@@ -143,9 +143,8 @@ class Uploads:
         completed: bool,
     ) -> None:
         with self._spool.lock:
-            if segment.removed and received.offset < segment.size:
-                # It had received, and now has not, what is here no more.
-                capture.ledger.lost_bytes += segment.size - received.offset
+            if segment.removed:
+                capture.holds(segment, received.offset)
             shipping.accepted(
                 segment,
                 received,
