@@ -68,6 +68,18 @@ class Gap(NamedTuple):
     offset: int
     bytes: int
 
+    @property
+    def which(self) -> str:
+        """The segments, for people."""
+        numbers = f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+        behind = f" behind byte {self.offset}" if self.offset else ""
+        return f"{self.interface} {numbers}{behind}"
+
+    @property
+    def sentence(self) -> str:
+        """All of it, for people."""
+        return f"{self.bytes} bytes were dropped before they were shipped: segments {self.which}"
+
 
 class Lost(NamedTuple):
     """What the spool had to drop before it was shipped.
