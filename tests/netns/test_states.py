@@ -1,8 +1,7 @@
 """What keeps a capture from working is a state: it is said, and the sidecar goes on after it.
 
 Beside these: a clock that is wrong (test_clock.py), a disk that is full and a worker without
-`NET_RAW` (test_recording.py), a token that is missing (test_shipping.py) or refused
-(tests/unit/retrieval/test_with_sidecar.py).
+`NET_RAW` (test_recording.py), a token that is refused (tests/unit/retrieval/test_with_sidecar.py).
 """
 
 import json
@@ -18,6 +17,7 @@ import pytest
 from nightcap.contract.orders import Limit, Orders, dump_orders
 from nightcap.contract.reports import Reason, State
 from tests.netns.collector import (
+    TOKEN,
     Collector,
     Server,
     new_authority,
@@ -142,17 +142,25 @@ def test_a_pod_without_any_interface_but_lo_waits_for_one(
     assert arrived(collector) == list(range(10))
 
 
-@pytest.mark.parametrize("fault", ["another root", "not valid yet"])
-def test_a_collector_that_cannot_prove_itself_gets_nothing_until_it_can(
-    shipping_pod: Pod, collector: Collector, server: Server, tmp_path: Path, fault: str
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("another root", "CERTIFICATE_VERIFY_FAILED"),
+        ("not valid yet", "CERTIFICATE_VERIFY_FAILED"),
+        ("no token", "token cannot be read"),
+    ],
+)
+def test_nothing_is_shipped_until_both_ends_can_prove_themselves(
+    shipping_pod: Pod, server: Server, collector: Collector, fault: str, words: str
 ) -> None:
-    """As with a root that was lost, and with a node whose clock is far behind."""
-    pod, proven = shipping_pod, server.context
-    folder = tmp_path / "unproven"
+    """As with a root that was lost, a node whose clock is far behind, a late volume."""
+    pod, proven, token = shipping_pod, server.context, shipping_pod.folder / "late"
     if fault == "another root":
-        server.context = server_context(folder, by=new_authority())
+        server.context = server_context(pod.folder / "unproven", by=new_authority())
+    elif fault == "not valid yet":
+        server.context = server_context(pod.folder / "unproven", begins_in=timedelta(days=1))
     else:
-        server.context = server_context(folder, begins_in=timedelta(days=1))
+        pod.environ = {"NIGHTCAP_TOKEN_FILE": str(token)}
     pod.order(an_order(limit=Limit(bytes=0, packets=10)))
     pod.start()
     pod.wait_open()
@@ -160,9 +168,10 @@ def test_a_collector_that_cannot_prove_itself_gets_nothing_until_it_can(
     said = "collector not reached, trying again"
     wait_for(lambda: said in pod.events(), "said")
     [line] = [line for line in pod.log() if line["event"] == said]
-    assert "CERTIFICATE_VERIFY_FAILED" in line["error"]
+    assert words in line["error"]
     assert collector.tokens == set()
     server.context = proven
+    token.write_text(TOKEN)
     assert pod.wait_end(20) == 0
     assert arrived(collector) == list(range(10))
 
