@@ -54,12 +54,14 @@ def test_capture_ends_by_itself_and_keeps_its_files(shop: Shop, retrieval: Retri
 
 
 def test_suspend_stops_it_and_resuming_goes_on(shop: Shop, retrieval: Retrieval) -> None:
+    """Also after its orders have gone: the sidecar keeps what it has counted."""
     shop.start(shop.pod("web"))
     shop.create(shop.capture("pausing", filter="udp port 7000"))
     shop.wait_open("pausing")
     shop.send_udp("web", "192.0.2.1", 7000, ["first"])
     shop.run("patch", "pcap", "pausing", "--type=merge", "-p", '{"spec":{"suspend":true}}')
     shop.wait_phase("pausing", "Finished")
+    wait_for("the end of the orders", lambda: shop.orders("web") is None, 30)
     shop.send_udp("web", "192.0.2.1", 7000, ["unseen"])
     shop.run("patch", "pcap", "pausing", "--type=merge", "-p", '{"spec":{"suspend":false}}')
     wait_for("the capture to go on", lambda: shop.status("pausing").get("phase") != "Finished", 30)
@@ -72,6 +74,7 @@ def test_suspend_stops_it_and_resuming_goes_on(shop: Shop, retrieval: Retrieval)
         30,
     )
     assert _udp_payloads(shop, retrieval, "pausing", token) == ["first", "second"]
+    wait_for("both counted", lambda: shop.status("pausing").get("packets") == 2, 15)
 
 
 def test_deleting_a_capture_stops_it_and_takes_its_files(shop: Shop, retrieval: Retrieval) -> None:
