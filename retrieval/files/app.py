@@ -26,6 +26,7 @@ from retrieval.access import CaptureRef, Question, Verb, Verdict
 from retrieval.audit import Access, AuditedBody, Auditor, Ended
 from retrieval.files.bodies import Archive, Body, Checksums, part_of_file
 from retrieval.files.catalog import COUNT_SECONDS, CaptureFile, Catalog
+from retrieval.files.missing import missing
 from retrieval.files.streams import LiveSeats, StandingYes, Streams
 from retrieval.files.wanted import BadQuery
 from retrieval.limits import Rate, Seats, Strangers, TooMuch
@@ -169,7 +170,10 @@ class _Handlers:
         files = self._catalog.files(namespace, granted.uid, count_seconds=COUNT_SECONDS)
         dropped = {stream: self._dropped(stream) for stream in {f.key.stream for f in files}}
         return flask.jsonify(
-            {"files": [_describe(file, dropped[file.key.stream]) for file in files]}
+            {
+                "files": [_describe(file, dropped[file.key.stream]) for file in files],
+                "missing": missing(self._store, namespace, granted.uid),
+            }
         )
 
     def one_file(self, namespace: str, name: str, file: str, groups: Groups) -> flask.Response:
