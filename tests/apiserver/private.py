@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,13 @@ def free_port() -> int:
 class PrivateApi:
     """One API server with its store, in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
+        """Boot it.
+
+        Args:
+            folder: For all its files.
+            more: Flags of the API server besides those that every test wants.
+        """
         build.build_for_cluster(to_stderr)
         self.folder = folder
         self.kubeconfig = folder / "admin"
@@ -62,7 +68,7 @@ class PrivateApi:
         self._programs: list[subprocess.Popen[bytes]] = []
         self._authority = Authority(folder, "ca")
         try:
-            self._boot()
+            self._boot(more)
         except BaseException:
             self.close()
             raise
@@ -172,7 +178,7 @@ class PrivateApi:
 
     # Booting.
 
-    def _boot(self) -> None:
+    def _boot(self, more: Sequence[str]) -> None:
         etcd, peers = free_port(), free_port()
         binary = programs.program(programs.ETCD, "etcd")
         self.run(
@@ -203,6 +209,7 @@ class PrivateApi:
             "--authorization-mode=RBAC", "--allow-privileged=true",
             # It advertises a loopback address, which no endpoint may have.
             "--endpoint-reconciler-type=none",
+            *more,
         )  # fmt: skip
         self.client = KubeClient.from_environment(str(self.kubeconfig))
         deadline = time.monotonic() + _PATIENCE_SECONDS
