@@ -22,10 +22,13 @@ from controller.actions import (
     Ref,
     UpdateCapture,
     UpdateStatus,
+    name_of,
     namespace_of,
+    version_of,
 )
 from controller.metrics import Metrics
 from controller.view import Memory, Refusal
+from controller.writes import Key, WaitingWrites, key_of
 from nightcap.contract import keys
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH, KubeClient
@@ -51,8 +54,6 @@ REPEAT_SECONDS: Final = 5.0
 _FIRST_RETRY_SECONDS: Final = 0.5
 _MAX_RETRY_SECONDS: Final = 30.0
 _MAX_REMEMBERED: Final = 20_000
-
-Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +103,23 @@ class Applier:
         self._may_write = may_write
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="apply")
         self._lock = threading.Lock()
+        self._waiting = WaitingWrites()
+        # Under way -> whether it was decided on anew meanwhile.
         self._in_flight: dict[Key, bool] = {}
         self._done: dict[Key, _Done] = {}
         self._failures = 0
 
     @property
     def is_busy(self) -> bool:
-        """Whether any write is under way."""
+        """Whether any write waits or is under way."""
         with self._lock:
-            return bool(self._in_flight)
+            return bool(self._in_flight or self._waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Writes that wait for a worker."""
+        with self._lock:
+            return len(self._waiting)
 
     def submit(self, action: Action) -> float | None:
         """Begin an action.
@@ -123,7 +132,7 @@ class Applier:
             if self._may_write():
                 self._record(action)
             return None
-        key, wrote = _key(action), _written(action)
+        key = key_of(action)
         with self._lock:
             if key in self._in_flight:
                 self._in_flight[key] = True  # decided on what is being changed: look again after
@@ -131,20 +140,31 @@ class Applier:
             done = self._done.get(key)
             now = self._clock()
             if (
-                done is not None
-                and (done.resource_version, done.wrote) == (_version(action), wrote)
+                key not in self._waiting
+                and done is not None
+                and (done.resource_version, done.wrote) == (version_of(action), _written(action))
                 and abs(now - done.at) < REPEAT_SECONDS
             ):
                 return done.at + REPEAT_SECONDS
-            self._in_flight[key] = False
-        self._pool.submit(self._run, action, key, wrote)
+            is_another = self._waiting.put(key, action)
+        if is_another:
+            self._pool.submit(self._run_next)
         return None
 
     def stop(self) -> None:
-        """Finish what has begun."""
+        """Finish what has begun; what waits is decided anew by whoever leads next."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, action: Action, key: Key, wrote: int) -> None:
+    def _run_next(self) -> None:
+        with self._lock:
+            taken = self._waiting.take()
+            if taken is None:
+                return
+            key, action = taken
+            self._in_flight[key] = False
+        self._run(action, key)
+
+    def _run(self, action: Action, key: Key) -> None:
         retry_in: float | None = None
         succeeded = False
         try:
@@ -174,7 +194,7 @@ class Applier:
             retry_in = self._failed(action, error)
         with self._lock:
             if succeeded:
-                self._remember(key, _Done(_version(action), wrote, self._clock()))
+                self._remember(key, _Done(version_of(action), _written(action), self._clock()))
             else:
                 self._done.pop(key, None)
             asked_again = self._in_flight.pop(key, False)
@@ -196,7 +216,7 @@ class Applier:
         """A refusal of an annotation's capture is its author's to mend; others are ours."""
         if not isinstance(action, CreateCapture | UpdateCapture) or not action.subjects:
             return self._failed(action, error)
-        namespace, name = namespace_of(action), _name(action)
+        namespace, name = namespace_of(action), name_of(action)
         self._memory.refusals[namespace, name] = Refusal(
             action.fingerprint, error.message, self._clock() + REFUSAL_SECONDS
         )
@@ -330,16 +350,6 @@ def _object_ref(ref: Ref) -> ObjectRef:
     )
 
 
-def _key(action: Action) -> Key:
-    match action:
-        case PatchOrders():
-            return "orders", action.pod.uid
-        case UpdateStatus():
-            return "status", action.capture.uid
-        case _:
-            return "capture", namespace_of(action), _name(action)
-
-
 def _written(action: Action) -> int:
     """The hash of what an action writes: a status is large, and remembered for a while."""
     match action:
@@ -353,31 +363,9 @@ def _written(action: Action) -> int:
             return hash(type(action).__name__)
 
 
-def _version(action: Action) -> str:
-    match action:
-        case PatchOrders(pod=ref) | UpdateStatus(capture=ref):
-            return ref.resource_version
-        case UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
-            return ref.resource_version
-        case _:
-            return ""
-
-
-def _name(action: Action) -> str:
-    match action:
-        case PatchOrders(pod=ref):
-            return ref.name
-        case UpdateStatus(capture=ref) | UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
-            return ref.name
-        case CreateCapture(name=name):
-            return name
-        case RecordEvent(regarding=ref):
-            return ref.name
-
-
 def _facts(action: Action) -> dict[str, str]:
     return {
         "action": type(action).__name__,
         "namespace": namespace_of(action),
-        "object": _name(action),
+        "object": name_of(action),
     }

@@ -19,7 +19,7 @@ from controller.actions import (
     UpdateStatus,
     namespace_of,
 )
-from controller.apply import REFUSAL_SECONDS, REPEAT_SECONDS, Applier
+from controller.apply import REFUSAL_SECONDS, REPEAT_SECONDS, WORKERS, Applier
 from controller.metrics import Metrics
 from controller.view import Memory
 from nightcap.contract import keys
@@ -279,15 +279,42 @@ def test_two_writes_of_one_object_are_never_under_way_at_once(world):
 
 
 def test_many_pods_are_patched_side_by_side(world):
-    world.server.gate.clear()
-    for number in range(8):
-        world.applier.submit(PatchOrders(Ref("Pod", "shop", f"p{number}", f"u{number}"), "a"))
-    deadline = time.monotonic() + 5
-    while len(world.server.requests) < 8 and time.monotonic() < deadline:
-        time.sleep(0.002)
-    assert len(world.server.requests) == 8
+    hold_all_workers(world)
+    assert len(world.server.requests) == WORKERS
     world.server.gate.set()
     world.settle()
+
+
+def test_what_is_decided_anew_replaces_what_waits(world):
+    hold_all_workers(world)
+    pods = [Ref("Pod", "shop", f"old-{number}", f"old-uid-{number}") for number in range(20)]
+    for pod in pods:
+        world.applier.submit(PatchOrders(pod, "a", is_backlog=True))
+    world.applier.submit(PatchOrders(pods[-1], "b"))
+    world.applier.submit(PatchOrders(pods[0], "c", is_backlog=True))
+    assert world.applier.waiting == 20
+    world.server.gate.set()
+    world.settle()
+    written = [
+        (path.split("/")[-2], body["metadata"]["annotations"][keys.ORDERS])
+        for _, path, _, body in world.server.requests[WORKERS:]
+    ]
+    assert len(written) == 20
+    assert sorted(written) == sorted(
+        [(f"old-{n}", "a") for n in range(1, 19)] + [("old-0", "c"), ("old-19", "b")]
+    )
+    assert world.again == []
+
+
+def hold_all_workers(world) -> None:
+    """Let every worker wait for an answer."""
+    world.server.gate.clear()
+    for number in range(WORKERS):
+        world.applier.submit(PatchOrders(Ref("Pod", "shop", f"p{number}", f"u{number}"), "a"))
+    deadline = time.monotonic() + 10
+    while len(world.server.requests) < WORKERS:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize(
