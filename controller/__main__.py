@@ -204,6 +204,7 @@ class Controller:
         self.applier = Applier(
             client,
             recorder,
+            EventRecorder(client, "controller"),
             memory,
             self.metrics,
             self._look_again,
@@ -252,6 +253,7 @@ class Controller:
         self.metrics.watch(self.watches.all, self.world.captures)
         self.metrics.registry.register(self.guard)
         self.metrics.registry.register(self.canary)
+        self.metrics.writes_waiting.set_function(lambda: float(self.applier.waiting))
         self.metrics.leader.set_function(lambda: float(self.elector.is_leader))
         self.health = HealthServer(
             settings.metrics_port,

@@ -9,6 +9,7 @@ from typing import Any
 from nightcap.contract import keys
 from nightcap.contract.captures import PacketCapture
 from nightcap.contract.objects import ObjectMeta
+from nightcap.contract.orders import CaptureOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,15 @@ class PatchOrders:
         ids: The captures that are in the value.
         is_backlog: Whether nothing happened to this pod: all pods were looked at, as after a
             start. Such orders wait for those that somebody asked for a moment ago.
+        begun: Entries that run from now on, for people to know; `over`: those that go.
     """
 
     pod: Ref
     value: str | None
     ids: frozenset[str] = frozenset()
     is_backlog: bool = field(default=False, compare=False)
+    begun: tuple[CaptureOrder, ...] = field(default=(), compare=False)
+    over: tuple[CaptureOrder, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from controller.actions import (
     version_of,
 )
 from controller.metrics import Metrics
+from controller.telling import told_by
 from controller.view import Memory, Refusal
 from controller.writes import Key, WaitingWrites, key_of
 from nightcap.contract import keys
@@ -74,7 +75,9 @@ class Applier:
 
     Args:
         client: The API server.
-        recorder: Events.
+        recorder: Events on captures, and on what annotations are on.
+        pod_recorder: Events on pods that are ordered; many of them must not use up what the
+            others may say.
         memory: Where refusals and the pace of writes are remembered.
         metrics: Counters.
         on_done: Called with an action whose object has to be looked at again, and in how
@@ -88,6 +91,7 @@ class Applier:
         self,
         client: KubeClient,
         recorder: EventRecorder,
+        pod_recorder: EventRecorder,
         memory: Memory,
         metrics: Metrics,
         on_done: Callable[[Action, float], None],
@@ -96,6 +100,7 @@ class Applier:
     ) -> None:
         self._client = client
         self._recorder = recorder
+        self._pod_recorder = pod_recorder
         self._memory = memory
         self._metrics = metrics
         self._on_done = on_done
@@ -130,7 +135,10 @@ class Applier:
         """
         if isinstance(action, RecordEvent):
             if self._may_write():
-                self._record(action)
+                if len(self._memory.told) >= _MAX_REMEMBERED:
+                    self._memory.told.clear()
+                self._memory.told.add((action.regarding.uid, action.reason, action.message))
+                _record(self._recorder, action)
             return None
         key = key_of(action)
         with self._lock:
@@ -173,6 +181,9 @@ class Applier:
             self._perform(action)
             succeeded = True
             self._failures = 0
+            recorder = self._pod_recorder if isinstance(action, PatchOrders) else self._recorder
+            for event in told_by(action, self._memory):
+                _record(recorder, event)
         except _NotLeading:
             retry_in = 1.0
             log.info("not written, another leads", extra=_facts(action))
@@ -325,18 +336,16 @@ class Applier:
             "PATCH", path, body={**change, "metadata": metadata}, content_type=MERGE_PATCH
         )
 
-    def _record(self, action: RecordEvent) -> None:
-        if len(self._memory.told) >= _MAX_REMEMBERED:
-            self._memory.told.clear()
-        self._memory.told.add((action.regarding.uid, action.reason, action.message))
-        kind: Literal["Normal", "Warning"] = "Normal" if action.type == "Normal" else "Warning"
-        self._recorder.record(
-            _object_ref(action.regarding),
-            type=kind,
-            reason=action.reason,
-            message=action.message,
-            action=action.action,
-        )
+
+def _record(recorder: EventRecorder, event: RecordEvent) -> None:
+    kind: Literal["Normal", "Warning"] = "Normal" if event.type == "Normal" else "Warning"
+    recorder.record(
+        _object_ref(event.regarding),
+        type=kind,
+        reason=event.reason,
+        message=event.message,
+        action=event.action,
+    )
 
 
 def _object_ref(ref: Ref) -> ObjectRef:

@@ -83,6 +83,7 @@ class World:
         self.applier = Applier(
             client,
             self.recorder,
+            self.recorder,
             self.memory,
             self.metrics,
             lambda action, seconds: self.again.append((namespace_of(action), seconds)),
@@ -152,6 +153,21 @@ def test_a_status_is_replaced_and_fields_that_are_gone_are_removed(world):
         "status": {"phase": "Capturing", "stale": None},
     }
     assert world.memory.status_written_at == {"capture-uid": NOW}
+
+
+def test_people_are_told_of_a_write_that_was_done_and_of_no_other(world):
+    condition = {"type": "Recording", "status": "True", "reason": "Capturing", "message": "m"}
+    started = UpdateStatus(CAPTURE, {"conditions": [condition]})
+    world.server.answers = [(500, {})]
+    world.do(started)
+    assert world.recorder.flush()
+    assert len(world.server.requests) == 1
+    world.do(started)
+    assert world.recorder.flush()
+    _, path, _, event = world.server.requests[-1]
+    assert path == "/apis/events.k8s.io/v1/namespaces/shop/events"
+    assert (event["type"], event["reason"], event["note"]) == ("Normal", "Started", "m")
+    assert event["regarding"]["uid"] == "capture-uid"
 
 
 def test_an_annotation_capture_is_created_with_its_source(world):
