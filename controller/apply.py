@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from controller.actions import (
     Action,
     CreateCapture,
-    DeleteCapture,
     PatchOrders,
     RecordEvent,
     Ref,
@@ -27,14 +26,12 @@ from controller.actions import (
     version_of,
 )
 from controller.metrics import Metrics
+from controller.performing import Performer, facts_of
 from controller.telling import told_by
 from controller.view import Memory, Refusal
 from controller.writes import Key, WaitingWrites, key_of
-from nightcap.contract import keys
-from nightcap.kube import paths
-from nightcap.kube.client import MERGE_PATCH, KubeClient
+from nightcap.kube.client import KubeClient
 from nightcap.kube.errors import (
-    AlreadyExists,
     ApiError,
     BadRequest,
     Conflict,
@@ -98,7 +95,6 @@ class Applier:
         clock: Callable[[], float] = time.time,
         may_write: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._client = client
         self._recorder = recorder
         self._pod_recorder = pod_recorder
         self._memory = memory
@@ -106,6 +102,7 @@ class Applier:
         self._on_done = on_done
         self._clock = clock
         self._may_write = may_write
+        self._performer = Performer(client, memory, metrics, clock)
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="apply")
         self._lock = threading.Lock()
         self._waiting = WaitingWrites()
@@ -178,7 +175,7 @@ class Applier:
         try:
             if not self._may_write():
                 raise _NotLeading  # noqa: TRY301 - what follows is the same for all failures
-            self._perform(action)
+            self._performer.perform(action)
             succeeded = True
             self._failures = 0
             recorder = self._pod_recorder if isinstance(action, PatchOrders) else self._recorder
@@ -186,11 +183,11 @@ class Applier:
                 _record(recorder, event)
         except _NotLeading:
             retry_in = 1.0
-            log.info("not written, another leads", extra=_facts(action))
+            log.info("not written, another leads", extra=facts_of(action))
         except (NotFound, Conflict) as error:
             # A create that finds no namespace or no CRD would otherwise not be tried again.
             retry_in = 5.0 if isinstance(action, CreateCapture) else 1.0
-            log.info("decided on an old copy", extra={**_facts(action), "said": str(error)})
+            log.info("decided on an old copy", extra={**facts_of(action), "said": str(error)})
         except TooManyRequests as error:
             # Its priority and fairness decides who is served next, and when.
             asked = error.retry_after_seconds or _FIRST_RETRY_SECONDS
@@ -201,7 +198,7 @@ class Applier:
         except ApiError as error:
             retry_in = self._failed(action, error)
         except Exception as error:
-            log.exception("action failed", extra=_facts(action))
+            log.exception("action failed", extra=facts_of(action))
             retry_in = self._failed(action, error)
         with self._lock:
             if succeeded:
@@ -231,110 +228,14 @@ class Applier:
         self._memory.refusals[namespace, name] = Refusal(
             action.fingerprint, error.message, self._clock() + REFUSAL_SECONDS
         )
-        log.info("annotation capture refused", extra={**_facts(action), "said": error.message})
+        log.info("annotation capture refused", extra={**facts_of(action), "said": error.message})
         return 0.0
 
     def _failed(self, action: Action, error: Exception) -> float:
         self._metrics.actions_failed.labels(type(action).__name__).inc()
-        log.warning("action failed", extra={**_facts(action), "error": str(error)})
+        log.warning("action failed", extra={**facts_of(action), "error": str(error)})
         self._failures = min(self._failures + 1, 10)
         return min(_FIRST_RETRY_SECONDS * 2.0**self._failures, _MAX_RETRY_SECONDS)
-
-    def _perform(self, action: Action) -> None:
-        match action:
-            case PatchOrders():
-                self._patch_orders(action)
-            case UpdateStatus():
-                self._update_status(action)
-            case CreateCapture():
-                self._create(action)
-            case UpdateCapture():
-                self._update(action)
-            case DeleteCapture():
-                self._delete(action)
-
-    def _patch_orders(self, action: PatchOrders) -> None:
-        pod = action.pod
-        began_at = time.monotonic()
-        # Before the write: when the watch brings it, it is known since when the pod could report.
-        now = self._clock()
-        fresh = [
-            (uid, pod.uid) for uid in action.ids if (uid, pod.uid) not in self._memory.ordered_at
-        ]
-        self._memory.ordered_at.update(dict.fromkeys(fresh, now))
-        try:
-            self._merge(
-                paths.pod_status(pod.namespace, pod.name),
-                pod.uid,
-                {"metadata": {"annotations": {keys.ORDERS: action.value}}},
-            )
-        except BaseException:
-            for key in fresh:
-                self._memory.ordered_at.pop(key, None)
-            raise
-        self._metrics.orders_seconds.observe(time.monotonic() - began_at)
-        self._metrics.orders_written.inc()
-        log.info("orders written", extra={**_facts(action), "captures": len(action.ids)})
-
-    def _update_status(self, action: UpdateStatus) -> None:
-        # Before the write: one that fails is paced as well.
-        self._memory.status_written_at[action.capture.uid] = self._clock()
-        gone: dict[str, Any] = dict.fromkeys((action.old or {}).keys() - action.status.keys())
-        self._merge(
-            paths.packetcapture_status(
-                action.capture.namespace, action.capture.name, action.capture.group
-            ),
-            action.capture.uid,
-            {"status": {**action.status, **gone}},
-        )
-
-    def _create(self, action: CreateCapture) -> None:
-        try:
-            self._client.request(
-                "POST",
-                paths.packetcaptures(action.namespace),
-                body={
-                    "apiVersion": f"{keys.GROUP}/{keys.VERSION}",
-                    "kind": keys.KIND,
-                    "metadata": {"name": action.name, "labels": {keys.SOURCE: action.source}},
-                    "spec": action.spec,
-                },
-            )
-        except AlreadyExists:
-            return  # made a moment ago; the watch will bring it
-        self._memory.refusals.pop((action.namespace, action.name), None)
-        log.info("annotation capture created", extra=_facts(action))
-
-    def _update(self, action: UpdateCapture) -> None:
-        ref = action.capture
-        self._merge(
-            paths.packetcapture(ref.namespace, ref.name, ref.group), ref.uid, {"spec": action.spec}
-        )
-        self._memory.refusals.pop((ref.namespace, ref.name), None)
-        log.info(
-            "annotation capture changed", extra={**_facts(action), "fields": sorted(action.spec)}
-        )
-
-    def _delete(self, action: DeleteCapture) -> None:
-        ref = action.capture
-        self._client.request(
-            "DELETE",
-            paths.packetcapture(ref.namespace, ref.name, ref.group),
-            body={
-                "kind": "DeleteOptions",
-                "apiVersion": "v1",
-                # Somebody may have changed its end meanwhile.
-                "preconditions": {"uid": ref.uid, "resourceVersion": ref.resource_version},
-            },
-        )
-        log.info("expired capture deleted", extra=_facts(action))
-
-    def _merge(self, path: str, uid: str, change: dict[str, Any]) -> None:
-        """Merge-patch an object, on condition that it is still the one of this uid."""
-        metadata = {**change.get("metadata", {}), "uid": uid}
-        self._client.request(
-            "PATCH", path, body={**change, "metadata": metadata}, content_type=MERGE_PATCH
-        )
 
 
 def _record(recorder: EventRecorder, event: RecordEvent) -> None:
@@ -370,11 +271,3 @@ def _written(action: Action) -> int:
             return hash((type(action).__name__, fingerprint))
         case _:
             return hash(type(action).__name__)
-
-
-def _facts(action: Action) -> dict[str, str]:
-    return {
-        "action": type(action).__name__,
-        "namespace": namespace_of(action),
-        "object": name_of(action),
-    }
