@@ -1,5 +1,7 @@
 """The files program as a process: what TLS and clients that go away make of the promises."""
 
+import contextlib
+import http.client
 import io
 import json
 import socket
@@ -7,16 +9,10 @@ import threading
 import time
 import zipfile
 
+from retrieval.files.doorkeeper import PERSON_ANSWERS
 from retrieval.store.writing import DirectoryStore
-from tests.unit.retrieval.builders import (
-    CAPTURE,
-    FIRST_US,
-    READER,
-    a_key,
-    a_pcap,
-    a_record,
-)
-from tests.unit.retrieval.programs import Installation
+from tests.unit.retrieval.builders import CAPTURE, FIRST_US, HEADER, READER, a_key, a_pcap, a_record
+from tests.unit.retrieval.programs import Installation, wait_for
 
 
 def test_a_zip_has_the_length_that_was_said_while_its_files_grow(
@@ -86,3 +82,27 @@ def test_the_audit_record_of_a_cut_answer_counts_what_was_really_sent(
     assert records["complete"]["groups"] == ["people"]
     # What lay in buffers of the network when the client went away counts as sent.
     assert received / 2 < records["cut"]["bytes"] < len(body)
+
+
+def test_readers_who_do_not_read_take_one_persons_seats_and_nobody_elses(
+    installation: Installation, port: int, growing: DirectoryStore
+) -> None:
+    growing.append(a_key(), 0, HEADER + a_record(FIRST_US, bytes(60_000)) * 200, complete=True)
+    growing.close()
+    installation.api.users["other", "api"] = {"username": "other"}
+    asked = ("other", "get", "nightcap.dev", "packetcaptures", "files", "storefront", "dns")
+    installation.api.allowed.add(asked)
+    path = f"/v1/namespaces/storefront/packetcaptures/dns/files/web-0_eth0-{FIRST_US}.pcap"
+    with contextlib.ExitStack() as stack:
+
+        def ask(who: str) -> tuple[http.client.HTTPSConnection, int]:
+            connection = stack.enter_context(contextlib.closing(installation.connect(port)))
+            connection.request("GET", path, headers={"Authorization": f"Bearer {who}"})
+            return connection, connection.getresponse().status
+
+        sitting = [ask("reader") for _ in range(PERSON_ANSWERS)]
+        assert {status for _, status in sitting} == {200}
+        assert ask("reader")[1] == 429
+        assert ask("other")[1] == 200
+        sitting[0][0].close()
+        wait_for(lambda: ask("reader")[1] == 200)

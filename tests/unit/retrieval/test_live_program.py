@@ -2,8 +2,6 @@
 
 import json
 import struct
-import time
-from collections.abc import Callable
 
 import pytest
 
@@ -16,7 +14,7 @@ from tests.unit.retrieval.builders import (
     a_pcap,
     a_record,
 )
-from tests.unit.retrieval.programs import Installation
+from tests.unit.retrieval.programs import Installation, wait_for
 
 PATH = "/v1/namespaces/storefront/packetcaptures/dns/live.pcapng"
 
@@ -61,13 +59,6 @@ class Reader:
     def close(self) -> None:
         self.answer.close()
         self.connection.close()
-
-
-def wait_for(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def records(installation: Installation) -> list[dict[str, object]]:
