@@ -85,6 +85,8 @@ def _fault_of(error: Exception) -> Fault | None:
             return Fault(f"{said}: the cluster does not accept this kubeconfig's login; log in")
         case errors.AlreadyExists():
             return Fault(f"{said}; choose another --name, or leave it out")
+        case errors.ClusterUnavailable() if error.reason == "NoLogin":
+            return Fault(f"{said}; log in as you do for kubectl, and try `kubectl version`")
         case errors.ClusterUnavailable() if error.status == 0:
             return Fault(f"{said}; look at --context, and whether `kubectl version` answers")
         case _:

@@ -5,6 +5,7 @@ Structs in `nightcap.contract.objects`. No client-side rate limit: the server's 
 priority and fairness decides. Nothing is retried here; who calls knows what is safe.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,17 @@ APPLY_PATCH = "application/apply-patch+yaml"
 """Content type of a server-side apply; JSON is YAML, and `fieldManager` goes in the query."""
 
 
+class _Said(logging.Handler):
+    """What the official client logs of a login that failed, before it goes on as nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.errors: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.errors.append(record.getMessage())
+
+
 class KubeClient:
     """Requests to one API server; safe to use from many threads, and after a fork."""
 
@@ -62,9 +74,12 @@ class KubeClient:
             context: A context of that file, or of kubectl's default one.
 
         Raises:
-            ClusterUnavailable: says where a configuration was looked for.
+            ClusterUnavailable: says where a configuration was looked for, or why the program that
+                logs in (an exec plugin) has not.
         """
         configuration = Configuration()
+        said = _Said()
+        logging.getLogger().addHandler(said)
         try:
             if kubeconfig is None and context is None and _is_in_cluster():
                 config.load_incluster_config(  # type: ignore[no-untyped-call]
@@ -80,8 +95,14 @@ class KubeClient:
         except (config.ConfigException, OSError) as error:
             where = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
             raise ClusterUnavailable(
-                0, "NoConfiguration", f"no cluster to talk to: {where}: {error}"
+                0, "NoConfiguration", f"no cluster to talk to: {where}: {str(error).rstrip('.')}"
             ) from error
+        finally:
+            logging.getLogger().removeHandler(said)
+        if said.errors and not (configuration.api_key or configuration.cert_file):
+            raise ClusterUnavailable(
+                0, "NoLogin", f"the kubeconfig's login program failed: {said.errors[-1]}"
+            )
         return cls(configuration)
 
     @property
