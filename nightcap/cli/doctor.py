@@ -28,6 +28,8 @@ from nightcap.cli.words import Line, Mark
 _DEPLOYMENTS: Final = ("nightcap-controller", "nightcap-webhook", "nightcap-retrieval")
 _SERVICES: Final = ("nightcap-webhook", "nightcap-collector", "nightcap-retrieval")
 _MOST_NAMESPACES: Final = 50
+_ANSWER_SECONDS: Final = 10.0
+_MOST_SECONDS: Final = 120.0
 _BAD_FILTER: Final = "this is ( no filter"
 _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
 
@@ -70,7 +72,8 @@ def doctor(
         raise click.UsageError("--image and --delete say how --rescue frees pods; give it, too")
     session = session_of(context)
     said = []
-    for line in rescue(session, image, delete=delete) if frees else examine(session, time.time()):
+    lines = rescue(session, image, delete=delete) if frees else patiently(session)
+    for line in lines:
         said.append(line)
         if output is None:
             click.echo(_out.line(line))
@@ -78,6 +81,43 @@ def doctor(
         found = [{"mark": str(s.mark), "text": s.text, "advice": s.advice} for s in said]
         click.echo(_out.dump(found, output))
     return 1 if any(line.mark is Mark.FAULT for line in said) else 0
+
+
+def patiently(
+    session: Session,
+    *,
+    answer_seconds: float = _ANSWER_SECONDS,
+    most_seconds: float = _MOST_SECONDS,
+) -> Iterator[Line]:
+    """All that `examine` says, or as much of it as an API server that is slow or away lets it.
+
+    Args:
+        session: Whose rights count.
+        answer_seconds: How long one answer may be silent.
+        most_seconds: How long all of it may take.
+    """
+    from nightcap.kube.errors import ClusterUnavailable
+
+    began = time.monotonic()
+    try:
+        session.client.read_seconds = answer_seconds
+        for line in examine(session, time.time()):
+            yield line
+            if time.monotonic() - began > most_seconds:
+                yield Line(
+                    Mark.FAULT,
+                    f"the API server is slow: after {most_seconds:g} s the rest was left out",
+                    "kubectl get --raw /readyz?verbose, and the load of the control plane",
+                )
+                return
+    except ClusterUnavailable as error:
+        if error.status:
+            raise
+        yield Line(
+            Mark.FAULT,
+            error.message,
+            "look at --context, and whether `kubectl version` answers; nothing else can be said",
+        )
 
 
 def examine(session: Session, now: float) -> Iterator[Line]:

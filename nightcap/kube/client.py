@@ -26,6 +26,8 @@ _IN_CLUSTER_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _POOL_SIZE = 64
 """Idle connections kept: one for each of 32 threads, and one for each watch."""
 _CHUNK_BYTES = 65536
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 30.0
 _SOCKET_OPTIONS = [
     *urllib3.connection.HTTPConnection.default_socket_options,
     # A watch only listens: without probes it would not notice for minutes that the
@@ -63,6 +65,8 @@ class KubeClient:
         configuration.socket_options = _SOCKET_OPTIONS
         self._configuration = configuration
         self._api = ApiClient(configuration)
+        self.read_seconds: float = _READ_SECONDS
+        """How long an answer may be silent, where a request does not say."""
         self._pid = os.getpid()
 
     @classmethod
@@ -119,7 +123,7 @@ class KubeClient:
         body: Any = None,
         content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
-        timeout: tuple[float, float] = (5, 30),
+        timeout: tuple[float, float] | None = None,
     ) -> bytes:
         """One request; the answer's body.
 
@@ -130,7 +134,7 @@ class KubeClient:
             body: Bytes as they are, or anything msgspec turns into JSON.
             content_type: Of the body; the `*_PATCH` constants for patches.
             headers: More headers.
-            timeout: Seconds to connect, and for each read.
+            timeout: Seconds to connect, and for each read; the client's own if there are none.
 
         Raises:
             ApiError: A subclass for each way to fail.
@@ -142,7 +146,7 @@ class KubeClient:
             body=body,
             content_type=content_type,
             headers=headers,
-            timeout=timeout,
+            timeout=timeout or (_CONNECT_SECONDS, self.read_seconds),
             preload=True,
         )
         data: bytes = response.data
@@ -206,7 +210,7 @@ class KubeClient:
             body=None,
             content_type="",
             headers=headers,
-            timeout=(5, read_timeout),
+            timeout=(_CONNECT_SECONDS, read_timeout),
             preload=False,
         )
         if not 200 <= response.status < 300:
