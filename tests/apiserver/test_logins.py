@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 
 from demo.kubectl import wait_for
 from nightcap.cli.program import run
+from nightcap.kube import paths, quick
 from tests.apiserver.issuer import AUDIENCE, Issuer
 from tests.apiserver.private import PrivateApi
 from tests.apiserver.retrieving import SYSTEM, Retrieval, roles
@@ -266,6 +267,29 @@ def test_certificate_without_rights_is_told_what_to_ask_for(world: World, ask: A
     named = ask(user, "get", NAME, "--as-service-account", "analyst")
     assert named.code == 1
     assert "ask for the right to create serviceaccounts/token of analyst" in named.err
+
+
+@pytest.mark.parametrize("login", ["token", "certificate"])
+def test_names_complete_over_tls_without_the_official_client(
+    world: World, tmp_path: Path, login: str
+) -> None:
+    token = {"token": world.retrieval.token(HERE, "analyst")}
+    user = token if login == "token" else a_certificate(world, "borrower")
+    config = json.loads(world.api.kubeconfig.read_text())
+    config["users"][0]["user"] = user
+    file = tmp_path / "kubeconfig"
+    file.write_text(json.dumps(config))
+    cluster = quick.load(str(file), None)
+    # The one may list accounts, the other captures; what neither may is refused.
+    allowed = paths.packetcaptures(HERE) if login == "token" else paths.service_accounts(HERE)
+    found = cluster.get(allowed, {"limit": "5"})
+    names = {item["metadata"]["name"] for item in found["items"]}
+    assert names & {NAME, "analyst"}
+    with pytest.raises(OSError, match="403 Forbidden"):
+        cluster.get(paths.secrets(HERE), {"limit": "5"})
+    refusing = replace(cluster, cluster={**cluster.cluster, "server": "https://127.0.0.1:1"})
+    with pytest.raises(ConnectionRefusedError):
+        refusing.get(allowed, {})
 
 
 def test_exec_plugin_that_brings_a_certificate_is_one(
