@@ -22,6 +22,7 @@ from nightcap.cli.ground import (
 from nightcap.cli.options import cluster_options, output_option, session_of
 from nightcap.cli.rescue import examine as examine_injection
 from nightcap.cli.rescue import rescue
+from nightcap.cli.rights import examine_rights
 from nightcap.cli.session import SYSTEM, Session
 from nightcap.cli.words import Line, Mark
 
@@ -32,12 +33,6 @@ _ANSWER_SECONDS: Final = 10.0
 _MOST_SECONDS: Final = 120.0
 _BAD_FILTER: Final = "this is ( no filter"
 _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
-
-# (what for, role, verb, group, resource, subresource)
-_RIGHTS: Final = (
-    ("start and stop captures", "nightcap-capture", "create", "nightcap.dev", "packetcaptures", ""),
-    ("fetch files", "nightcap-files", "get", "nightcap.dev", "packetcaptures", "files"),
-)
 
 
 @click.command()
@@ -150,7 +145,7 @@ def examine(session: Session, now: float) -> Iterator[Line]:
     yield from examine_injection(session)
     yield from examine_labels(look)
     yield from _namespaces(session)
-    yield from _rights(session)
+    yield from examine_rights(session)
 
 
 def _service(session: Session, look: Looker, name: str) -> Line:
@@ -315,43 +310,3 @@ def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
         return
     counts = Counter({reason: len(pods) for reason, pods in bare.items()})
     yield checks.check_bare_pods(name, counts)
-
-
-def _rights(session: Session) -> Iterator[Line]:
-    for purpose, role, verb, group, resource, subresource in _RIGHTS:
-        attributes = {
-            "namespace": session.namespace,
-            "verb": verb,
-            "group": group,
-            "resource": resource,
-            "subresource": subresource,
-        }
-        if may(session, attributes):
-            yield Line(Mark.OK, f"you may {purpose} in namespace {session.namespace}")
-        else:
-            yield Line(
-                Mark.NOTE,
-                f"you may not {purpose} in namespace {session.namespace}",
-                f"ask for it: kubectl -n {session.namespace} create rolebinding NAME "
-                f"--clusterrole={role} --user=YOU",
-            )
-    if session.client.bearer_token() is None:
-        yield Line(
-            Mark.NOTE,
-            "you log in with a client certificate, which retrieval cannot check",
-            "get and follow ask as a service account of the namespace that may read the files, if "
-            "you may; or say which: --as-service-account NAME",
-        )
-
-
-def may(session: Session, attributes: dict[str, str]) -> bool:
-    """Whether the caller may do something, as the API server sees it."""
-    from nightcap.kube import paths
-
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": attributes},
-    }
-    answer = json.loads(session.client.request("POST", paths.SELF_ACCESS_REVIEWS, body=review))
-    return bool(answer["status"].get("allowed"))

@@ -10,7 +10,6 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
@@ -20,6 +19,7 @@ from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 
 import nightcap
+from nightcap.kube.closing import Closing
 from nightcap.kube.errors import ApiError, ClusterUnavailable, error_of, unavailable
 
 _IN_CLUSTER_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -273,23 +273,12 @@ class KubeClient:
         return {"Authorization": str(setting["value"]).strip()}
 
 
-class LineStream:
+class LineStream(Closing):
     """Lines of an endless answer; `abort` from any thread ends a blocked read."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
         self._response = response
         self._lines = self._read_lines()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[bytes]:
         return self._lines
@@ -320,7 +309,7 @@ class LineStream:
             yield rest
 
 
-class Download:
+class Download(Closing):
     """An answer's body, piece by piece.
 
     Attributes:
@@ -336,15 +325,7 @@ class Download:
         self.length = int(said) if said.isdecimal() else None
         self.etag = response.headers.get("ETag", "")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         # Not given back to the pool: who leaves early leaves bytes behind in it.
         self._response.close()
 
