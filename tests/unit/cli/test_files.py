@@ -202,6 +202,8 @@ def test_merged_is_one_checked_file(api: SmallApi, nightcap: Run, here: Path) ->
     assert [file.name for file in here.iterdir()] == ["dns.pcapng"]
     api.answers["GET", path] = [(204, b"")]
     assert "dns has no files yet" in nightcap("get", "dns", "--merged").err
+    nothing = nightcap("get", "dns", "--merged", "--pod", "web-1", "--from", "9")
+    assert "dns has no packet of pod web-1, from 9; kubectl nightcap files dns" in nothing.err
 
 
 def test_files_are_listed_as_tables_and_for_programs(api: SmallApi, nightcap: Run) -> None:
