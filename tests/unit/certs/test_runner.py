@@ -7,11 +7,9 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ import pytest
 from certs.bundle import Pair
 from nightcap.contract.paths import collector_name
 from nightcap.kube import paths
+from tests.unit.certs.running import Served
 from tests.unit.certs.tls import (
     NAMESPACE,
     a_bundle,
@@ -33,47 +32,6 @@ from tests.unit.certs.tls import (
 from tests.unit.kube.small_api import SmallApi
 
 SECRETS_PATH = paths.secrets(NAMESPACE)
-
-
-@dataclass
-class Served:
-    process: subprocess.Popen[str]
-    port: int
-    log: Path
-
-    def is_listening(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
-        return False
-
-    def events(self) -> list[str]:
-        return [json.loads(line)["event"] for line in self.log.read_text().splitlines()]
-
-
-@pytest.fixture
-def start(api: SmallApi, tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    processes: list[subprocess.Popen[str]] = []
-
-    def begin(drain_seconds: float = 0) -> Served:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
-        log = tmp_path / "log"
-        arguments = [api.url, str(port), str(tmp_path / "tls"), str(drain_seconds)]
-        with log.open("w") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.unit.certs.served", *arguments],
-                stderr=stderr,
-                text=True,
-            )
-        processes.append(process)
-        return Served(process, port, log)
-
-    yield begin
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-        process.wait(10)
 
 
 @pytest.fixture
