@@ -303,7 +303,9 @@ class Installation:
 
     def decisions(self) -> list[dict[str, Any]]:
         """Its log lines about requests, oldest first."""
-        lines = (json.loads(line) for line in self.log.read_text().splitlines())
+        # What is being written has no end yet.
+        whole = self.log.read_text().rpartition("\n")[0]
+        lines = (json.loads(line) for line in whole.splitlines())
         return [line for line in lines if line["event"] == "admission"]
 
 
