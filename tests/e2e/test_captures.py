@@ -6,7 +6,8 @@ import time
 import pytest
 
 from demo.files import Retrieval
-from demo.kubectl import wait_for
+from demo.installation import NAMESPACE
+from demo.kubectl import KubectlError, wait_for
 from tests.e2e.shop import CONTROLLER, ORDERS, Shop
 
 
@@ -201,6 +202,39 @@ def test_annotated_filter_that_does_not_compile_is_an_event_in_libpcaps_words(sh
     shop.start(shop.pod("web"))
     shop.run("annotate", "pod", "web", "nightcap.dev/capture=on", "nightcap.dev/filter=udp port")
     assert "syntax error" in shop.event("web", "syntax error")["note"]
+
+
+def test_annotation_beyond_its_namespaces_ceiling_is_an_event_that_names_the_rule(
+    shop: Shop,
+) -> None:
+    shop.start(shop.pod("web"))
+    ceiling = {
+        "apiVersion": "nightcap.dev/v1alpha1",
+        "kind": "CaptureCeiling",
+        "metadata": {"name": shop.name, "namespace": NAMESPACE},
+        "spec": {"namespaces": [shop.name], "maxDuration": "1h"},
+    }
+    shop.kubectl.run("create", "-f", "-", stdin=json.dumps(ceiling))
+    try:
+        wait_for("the ceiling to hold", lambda: _refuses_two_hours(shop), 30)
+        shop.run("annotate", "pod", "web", "nightcap.dev/capture=on", "nightcap.dev/duration=2h")
+        event = shop.event("web", "maxDuration: ")
+        assert event["reason"] == "CaptureRefused"
+        assert f"ceiling {shop.name}" in event["note"]
+        # Mended, it runs.
+        shop.run("annotate", "pod", "web", "nightcap.dev/duration=30m", "--overwrite")
+        shop.wait_open("pod-web")
+    finally:
+        shop.kubectl.run("-n", NAMESPACE, "delete", "captureceilings", shop.name)
+
+
+def _refuses_two_hours(shop: Shop) -> bool:
+    manifest = json.dumps(shop.capture("long", duration="2h"))
+    try:
+        shop.run("create", "--dry-run=server", "-f", "-", stdin=manifest)
+    except KubectlError as error:
+        return "maxDuration: " in str(error)
+    return False
 
 
 def test_garbage_in_the_orders_harms_nothing_and_is_mended(
