@@ -29,6 +29,7 @@ from retrieval.files.answers import (
 from retrieval.files.bodies import Archive, Body, Checksums, part_of_file
 from retrieval.files.catalog import COUNT_SECONDS, Catalog
 from retrieval.files.doorkeeper import Doorkeeper, Granted, Groups, Judge, address_of_peer
+from retrieval.files.missing import missing
 from retrieval.files.streams import LiveSeats, StandingYes, Streams
 from retrieval.store.base import ReadableStore
 from retrieval.stored_reports import load_stored
@@ -117,7 +118,10 @@ class _Handlers:
         files = self._catalog.files(namespace, granted.uid, count_seconds=COUNT_SECONDS)
         dropped = {stream: self._dropped(stream) for stream in {f.key.stream for f in files}}
         return flask.jsonify(
-            {"files": [description(file, dropped[file.key.stream]) for file in files]}
+            {
+                "files": [description(file, dropped[file.key.stream]) for file in files],
+                "missing": missing(self._store, namespace, granted.uid),
+            }
         )
 
     def one_file(self, namespace: str, name: str, file: str, groups: Groups) -> flask.Response:

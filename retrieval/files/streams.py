@@ -12,7 +12,7 @@ import flask
 
 from nightcap.contract.captures import BadCapture, PacketCapture
 from nightcap.kube.errors import ApiError
-from nightcap.pcap.bounded import NotCompiledInTime, check_filter
+from nightcap.pcap.bounded import Undecided, check_filter
 from nightcap.pcap.libpcap import EN10MB
 from retrieval.access import CaptureRef, Question
 from retrieval.files.catalog import Catalog
@@ -188,5 +188,5 @@ def leaver() -> Callable[[], bool]:
 def _fault_of(expression: str, linktype: int) -> str | None:
     try:
         return check_filter(expression, linktype=linktype)
-    except NotCompiledInTime as error:
+    except Undecided as error:
         return f"it {error}, or this machine is busy: try again"

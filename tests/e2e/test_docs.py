@@ -13,6 +13,7 @@ import pytest
 
 from demo.kubectl import wait_for
 from demo.stage import Stage
+from tests.apiserver.private import free_port
 from tests.pages import SHELL, Block, blocks_of, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ _SHOP = tuple(
     for block in GETTING_STARTED
     if not block.test
     and block.kind == "sh"
-    and block.heading.startswith(("3. Opt a namespace in", "5. Fetch the files"))
+    and block.heading.startswith(("3. Opt a namespace in", "5. Look at the packets"))
 )
 
 
@@ -50,7 +51,8 @@ def environ(stage: Stage, tmp_path: Path) -> dict[str, str]:
 def words(stage: Stage) -> Iterator[dict[str, str]]:
     """A namespace of the test's own in the place of the pages'."""
     name = f"shop-{uuid.uuid4().hex[:6]}"
-    yield {"shop": name}
+    # Other tests forward ports on this machine, too.
+    yield {"shop": name, "18444": str(free_port())}
     stage.kubectl.delete("namespace", name, "--wait=false")
 
 
@@ -81,7 +83,7 @@ def test_files_by_curl(environ: dict[str, str], words: dict[str, str], tmp_path:
     session = "".join(f"{line}\n" for line in lines if line != forward)
     run([*_SHOP, *FILES[: FILES.index(way_in)]], tmp_path, environ, words)
     # Nothing that stays in the background may be left behind by a test.
-    command = f"exec {forward.removesuffix('&')}"
+    command = f"exec {forward.removesuffix('&')}".replace("18444", words["18444"])
     with subprocess.Popen([*SHELL, command], cwd=tmp_path, env=environ) as forwarding:
         try:
             log = tmp_path / "forward.log"

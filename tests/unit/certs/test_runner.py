@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from certs.bundle import Pair
 from nightcap.contract.paths import collector_name
 from nightcap.kube import paths
 from tests.unit.certs.running import Served
@@ -29,6 +32,16 @@ from tests.unit.certs.tls import (
 from tests.unit.kube.small_api import SmallApi
 
 SECRETS_PATH = paths.secrets(NAMESPACE)
+
+
+@pytest.fixture
+def listening(api: SmallApi, start: Callable[..., Served]) -> tuple[Served, Pair]:
+    """A server with a certificate, and its root."""
+    roots = some_roots(1)
+    put_secret(api, a_bundle(roots, 1))
+    served = start()
+    eventually(served.is_listening)
+    return served, roots[1]
 
 
 def children_of(pid: int) -> list[int]:
@@ -113,20 +126,17 @@ def test_program_that_waits_for_a_certificate_can_be_stopped(start: Callable[...
 
 
 def test_worker_that_was_killed_comes_back_with_the_certificate_of_now(
-    api: SmallApi, start: Callable[..., Served]
+    api: SmallApi, listening: tuple[Served, Pair]
 ) -> None:
     """The parent, from which a new worker is made, has the one of the program's start."""
-    roots = some_roots(1)
-    put_secret(api, a_bundle(roots, 1))
-    served = start()
-    eventually(served.is_listening)
-    first, _ = serial_shown(served.port, trusting(roots[1]))
+    served, root = listening
+    first, _ = serial_shown(served.port, trusting(root))
     (worker,) = children_of(served.process.pid)
     api.answers["GET", SECRETS_PATH] = [(503, {})]  # no list and no watch: one look has to do
-    put_secret(api, a_bundle(roots, 1))
+    put_secret(api, a_bundle({1: root}, 1))
     os.kill(worker, signal.SIGKILL)
     eventually(lambda: children_of(served.process.pid) not in ([], [worker]))
-    assert serial_shown(served.port, trusting(roots[1]))[0] != first
+    assert serial_shown(served.port, trusting(root))[0] != first
 
 
 def test_certificates_change_under_load_without_a_lost_request(
@@ -154,19 +164,16 @@ def test_certificates_change_under_load_without_a_lost_request(
 
 
 def test_clients_that_say_nothing_keep_nobody_waiting(
-    api: SmallApi, start: Callable[..., Served]
+    listening: tuple[Served, Pair],
 ) -> None:
     """gunicorn alone gives each of them a thread for 5 s: 40 on 4 threads are 50 s."""
-    roots = some_roots(1)
-    put_secret(api, a_bundle(roots, 1))
-    served = start()
-    eventually(served.is_listening)
+    served, root = listening
     with contextlib.ExitStack() as stack:
         for _ in range(40):
             stack.enter_context(socket.create_connection(("127.0.0.1", served.port), 5))
         began_at = time.monotonic()
         connection = http.client.HTTPSConnection(
-            "localhost", served.port, context=trusting(roots[1]), timeout=30
+            "localhost", served.port, context=trusting(root), timeout=30
         )
         ask(connection)
         connection.close()
@@ -174,13 +181,10 @@ def test_clients_that_say_nothing_keep_nobody_waiting(
 
 
 def test_clients_that_stop_in_a_plain_request_hold_no_thread(
-    api: SmallApi, start: Callable[..., Served]
+    listening: tuple[Served, Pair],
 ) -> None:
-    roots = some_roots(1)
-    put_secret(api, a_bundle(roots, 1))
-    served = start()
-    eventually(served.is_listening)
-    context = trusting(roots[1])
+    served, root = listening
+    context = trusting(root)
     with contextlib.ExitStack() as stack:
         connections = [
             http.client.HTTPSConnection("localhost", served.port, context=context, timeout=10)

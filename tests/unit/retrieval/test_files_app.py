@@ -24,7 +24,7 @@ from tests.unit.retrieval.s3 import S3Server
 def test_a_capture_that_was_made_again_starts_empty(files: Files) -> None:
     put(files, a_pcap())
     files.api.captures = [a_capture(uid="ca9a0000-0000-4000-8000-000000000002")]
-    assert files.ask(f"{BASE}/files").json == {"files": []}
+    assert files.ask(f"{BASE}/files").json == {"files": [], "missing": []}
     assert files.ask(f"{BASE}/files/{NAME}").status_code == 404
     assert files.ask(DOWNLOADS[0]).status_code == 204
 
