@@ -17,6 +17,7 @@ from nightcap.cli.ground import (
     examine_egress,
     examine_ground,
     examine_labels,
+    examine_pinned,
     examine_schema,
 )
 from nightcap.cli.options import cluster_options, output_option, session_of
@@ -294,6 +295,7 @@ def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
     if level == "restricted":
         return
     yield from examine_egress(Looker(session), name)
+    yield from examine_pinned(Looker(session), name)
     try:
         bare = pods_without_sidecar(session, name, enabled=True)
     except ApiError as error:
