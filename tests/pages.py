@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,14 +110,51 @@ def run(
                 [*SHELL, _with(words, command)], cwd=folder, env=dict(environ), text=True,
                 stdin=subprocess.DEVNULL, capture_output=True, timeout=180, check=False,
             )  # fmt: skip
-            where = f"line {block.line}, {block.heading!r}:\n{_with(words, command)}\n"
-            said = f"{done.stdout}\n{done.stderr}"
-            assert done.returncode == 0, f"{where}ended with {done.returncode}:\n{said}"
-            if shown is not None and shown.strip():
-                expected = _with(words, shown)
-                assert is_as_shown(expected, done.stdout), (
-                    f"{where}shown:\n{expected}\nsaid:\n{said}"
-                )
+            _hold(
+                block, _with(words, command), shown and _with(words, shown),
+                str(done.returncode), done.stdout, done,
+            )  # fmt: skip
+
+
+def run_together(
+    blocks: Sequence[Block], folder: Path, environ: Mapping[str, str], words: Mapping[str, str]
+) -> None:
+    """Run blocks in one shell, as for a page whose commands stand on those before.
+
+    Arguments and errors are those of `run`.
+    """
+    mark = f"-- {uuid.uuid4().hex} "
+    asked = [(block, *each) for block in blocks for each in block.commands()]
+    script = "".join(
+        f"{_with(words, command)}\nprintf '\\n%s%d\\n' '{mark}' $?\n" for _, command, _ in asked
+    )
+    # What is left in the background goes with the shell.
+    script = f"trap 'kill $(jobs -p) 2>/dev/null' EXIT\n{script}"
+    done = subprocess.run(
+        ["bash", "-uo", "pipefail", "-c", script], cwd=folder, env=dict(environ), text=True,
+        stdin=subprocess.DEVNULL, capture_output=True, timeout=180, check=False,
+    )  # fmt: skip
+    pieces = re.split(rf"\n{mark}(\d+)\n", done.stdout)
+    answers = list(zip(pieces[::2], pieces[1::2], strict=False))
+    assert len(answers) == len(asked), f"ended early:\n{done.stdout}\n{done.stderr}"
+    for (block, command, shown), (printed, code) in zip(asked, answers, strict=True):
+        _hold(block, _with(words, command), shown and _with(words, shown), code, printed, done)
+
+
+def _hold(
+    block: Block,
+    command: str,
+    shown: str | None,
+    code: str,
+    printed: str,
+    done: subprocess.CompletedProcess[str],
+) -> None:
+    """Hold what a command did against what its page shows."""
+    where = f"line {block.line}, {block.heading!r}:\n{command}\n"
+    said = f"{printed}\n{done.stderr}"
+    assert code == "0", f"{where}ended with {code}:\n{said}"
+    if shown is not None and shown.strip():
+        assert is_as_shown(shown, printed), f"{where}shown:\n{shown}\nsaid:\n{said}"
 
 
 def _with(words: Mapping[str, str], text: str) -> str:

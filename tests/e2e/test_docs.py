@@ -12,11 +12,12 @@ import pytest
 
 from demo.stage import Stage
 from tests.apiserver.private import free_port
-from tests.pages import Block, blocks_of, run
+from tests.pages import Block, blocks_of, run, run_together
 
 ROOT = Path(__file__).resolve().parents[2]
 GETTING_STARTED = tuple(blocks_of((ROOT / "docs" / "getting-started.md").read_text()))
 RECIPES = tuple(blocks_of((ROOT / "docs" / "recipes.md").read_text()))
+FILES = tuple(blocks_of((ROOT / "docs" / "files.md").read_text()))
 # What the recipes say they stand on.
 _SHOP = tuple(
     block
@@ -70,3 +71,9 @@ def test_recipe(
     recipe: list[Block], environ: dict[str, str], words: dict[str, str], tmp_path: Path
 ) -> None:
     run([*_SHOP, *recipe], tmp_path, environ, words)
+
+
+def test_files_by_curl(environ: dict[str, str], words: dict[str, str], tmp_path: Path) -> None:
+    by_hand = _recipes()["Without the command line"]
+    run([*_SHOP, *by_hand], tmp_path, environ, {**words, "by-hand": "dns"})
+    run_together([block for block in FILES if block.test == "files"], tmp_path, environ, words)
