@@ -125,11 +125,7 @@ def examine(session: Session, now: float) -> Iterator[Line]:
         yield _service(session, look, name)
     yield from examine_ground(look, now)
     yield from _certificates(look, now)
-    policy = look.get(paths.validating_policy("nightcap-orders"))
-    hidden = look.hidden
-    binding = look.get(paths.validating_policy_binding("nightcap-orders"))
-    hidden = hidden or look.hidden
-    yield look.unknown("the orders policy") if hidden else checks.check_policy(policy, binding)
+    yield from _policies(look)
     if crd.mark is Mark.OK:
         yield examine_schema(session)
         yield _refusal(session)
@@ -138,6 +134,30 @@ def examine(session: Session, now: float) -> Iterator[Line]:
     yield from examine_labels(look)
     yield from _namespaces(session)
     yield from examine_rights(session)
+
+
+def _policies(look: Looker) -> Iterator[Line]:
+    from nightcap.kube import paths
+
+    for ours in (checks.ORDERS_POLICY, checks.SIDECAR_POLICY, checks.CANARY_POLICY):
+        policy = look.get(paths.validating_policy(ours.name))
+        hidden = look.hidden
+        binding = look.get(paths.validating_policy_binding(ours.name))
+        look.hidden = hidden or look.hidden
+        if look.hidden:
+            yield look.unknown(f"admission policy {ours.name}")
+        elif ours is checks.CANARY_POLICY and policy is None and not _canary_has_rights(look):
+            yield checks.no_canary()
+        else:
+            yield checks.check_policy(ours, policy, binding)
+
+
+def _canary_has_rights(look: Looker) -> bool:
+    """Whether the account may create pods, as far as may be seen; who cannot see it, assumes so."""
+    from nightcap.contract.canary import CANARY_ACCOUNT
+    from nightcap.kube import paths
+
+    return look.get(paths.cluster_role_binding(CANARY_ACCOUNT)) is not None or bool(look.hidden)
 
 
 def _service(session: Session, look: Looker, name: str) -> Line:

@@ -114,7 +114,8 @@ def files(context: click.Context, name: str, output: str | None, account: str | 
 
     session = session_of(context)
     path = reach.capture_path(session.namespace, name, "files")
-    listed = _retrieval(session, account).json(path)["files"]
+    answer = _retrieval(session, account).json(path)
+    listed = answer["files"]
     if output in ("json", "yaml"):
         click.echo(_out.dump(_out.a_list(listed), output))
     elif output == "name":
@@ -124,6 +125,8 @@ def files(context: click.Context, name: str, output: str | None, account: str | 
         _out.note(_no_files(session, name))
     else:
         click.echo(_out.table(words.file_rows(listed, wide=output == "wide")))
+        for gap in answer.get("missing", ()):
+            _out.note(words.missing(gap))
 
 
 def _retrieval(session: Session, account: str | None) -> Retrieval:

@@ -51,9 +51,15 @@ def free_port() -> int:
 
 
 class PrivateApi:
-    """One API server with its store, in one folder; `flags` are more of the API server's own."""
+    """One API server with its store, in one folder."""
 
     def __init__(self, folder: Path, *flags: str) -> None:
+        """Boot it.
+
+        Args:
+            folder: For all its files.
+            flags: Of the API server, besides those that every test wants.
+        """
         build.build_for_cluster(to_stderr)
         self.folder = folder
         self._flags = flags
