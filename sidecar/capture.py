@@ -12,10 +12,10 @@ from nightcap.pcap.handle import LiveCapture, NoSuchInterface, NotPermitted
 from nightcap.pcap.libpcap import FilterError, PcapError
 from sidecar import interfaces, log, rotation
 from sidecar.filter_check import FilterCheck
+from sidecar.libpump import UNLIMITED, Budget
 from sidecar.spool import CaptureSpool, Status
 from sidecar.stream import NEVER, Stream, ring_bytes
 
-_UNLIMITED: Final = 2**62
 _RETRY_SECONDS: Final = {
     Reason.BAD_FILTER: NEVER,  # until the orders change
     Reason.NO_INTERFACE: 2.0,
@@ -59,6 +59,8 @@ class Recorder:
         self._spool = spool
         self._local_port = local_port
         self._others = others
+        self._budget = Budget()
+        self.refill()
         self._fault = _fault_of(order.filter)
         self._check = FilterCheck("" if self._fault else order.filter, wake)
         self._looked = False
@@ -75,16 +77,15 @@ class Recorder:
     def adjust(self, order: CaptureOrder) -> None:
         """Go on under other limits."""
         self.order = order
+        self.refill()
         for stream in self.streams.values():
             stream.adjust(order)
 
-    def budget(self) -> tuple[int, int]:
-        """Packets and bytes that the capture may still take."""
+    def refill(self) -> None:
+        """Let the streams take what the limits leave; each packet of any counts down from there."""
         limit, (packets, bytes_) = self.order.limit, self.written()
-        return (
-            limit.packets - packets if limit.packets else _UNLIMITED,
-            limit.bytes - bytes_ if limit.bytes else _UNLIMITED,
-        )
+        self._budget.packets = limit.packets - packets if limit.packets else UNLIMITED
+        self._budget.bytes = limit.bytes - bytes_ if limit.bytes else UNLIMITED
 
     def written(self) -> tuple[int, int]:
         """Packets and bytes over all lives of the worker."""
@@ -156,7 +157,7 @@ class Recorder:
                 self.order,
                 interface,
                 live,
-                budget=self.budget,
+                budget=self._budget,
                 limit_of_segment=self._segment_limit,
             )
             log.info(
