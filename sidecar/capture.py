@@ -120,19 +120,22 @@ class Recorder:
             self.problems = {
                 name: problem for name, problem in self.problems.items() if name in states
             }
-        for name in wanted:
-            problem = self.problems.get(name)
-            waits = problem is not None and problem.retry_at > now
-            hopes = problem is not None and problem.reason is Reason.NO_INTERFACE and links_changed
-            if name not in self.streams and (not waits or hopes):
-                self._open(name, now)
+        due = [name for name in wanted if self._is_worth_a_try(name, now, links_changed)]
+        for number, name in enumerate(due):
+            self._open(name, now, wanted=len(due) - number)
 
-    def _open(self, interface: str, now: float) -> None:
+    def _is_worth_a_try(self, name: str, now: float, links_changed: bool) -> bool:
+        problem = self.problems.get(name)
+        waits = problem is not None and problem.retry_at > now
+        hopes = problem is not None and problem.reason is Reason.NO_INTERFACE and links_changed
+        return name not in self.streams and (not waits or hopes)
+
+    def _open(self, interface: str, now: float, *, wanted: int) -> None:
         try:
             if fault := self._fault or self._check.fault:
                 raise FilterError(fault)  # noqa: TRY301 - told like libpcap's own
             taken = [stream.live.ring_bytes for stream in self._others()]
-            ring = ring_bytes(sum(taken))
+            ring = ring_bytes(sum(taken), wanted)
             if not ring:
                 raise PcapError(_NO_RING.format(len(taken)))  # noqa: TRY301 - likewise
             live = LiveCapture(

@@ -20,17 +20,19 @@ RINGS_BYTES: Final = 6 * 2**20
 """Of all streams together: what the kernel holds for us is part of our memory."""
 
 
-def ring_bytes(taken: int) -> int:
-    """How large one more ring may be: a third of what is left, at most as large as one alone.
+def ring_bytes(taken: int, wanted: int) -> int:
+    """How large the next ring may be: what is left, shared evenly, with two shares kept back.
 
     Args:
         taken: Bytes of the rings that there are.
+        wanted: So many are to be opened now, this one included.
 
     Returns:
-        Whole blocks; 0 when not even two are left.
+        Whole blocks, at least two, no more than one alone has; 0 when not even two are left.
     """
     left = RINGS_BYTES - taken
-    size = min(RING_BYTES, max(2 * BLOCK_BYTES, left // 3 // BLOCK_BYTES * BLOCK_BYTES))
+    share = left // (wanted + 2) // BLOCK_BYTES * BLOCK_BYTES
+    size = min(RING_BYTES, max(2 * BLOCK_BYTES, share))
     return size if size <= left else 0
 
 
