@@ -28,11 +28,14 @@ WITH_ADDRESSES = "NIGHTCAP_TEST_PUMP_ADDRESSES"
 
 
 @pytest.fixture(scope="module", autouse=True)
-def library(tmp_path_factory: pytest.TempPathFactory) -> None:
+def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     kind = "address,undefined" if WITH_ADDRESSES in os.environ else "undefined"
     built = tmp_path_factory.mktemp("pump") / "pump.so"
     compile_pump(built, "-Werror", "-O1", f"-fsanitize={kind}", "-fno-sanitize-recover=all")
-    libpump.load(str(built))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(libpump, "_loaded", None)  # another test's, without sanitizers
+        libpump.load(str(built))
+        yield
 
 
 def records(sizes: list[int]) -> list[bytes]:
