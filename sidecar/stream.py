@@ -135,7 +135,7 @@ class Stream:
         self._segment = segment
         self._opened_at = now
         self.inlet.begin(fd)
-        self._plan(now)
+        self._plan(now + FLUSH_SECONDS)
 
     def _plan(self, flush_at: float) -> None:
         """When the inlet has to come back."""
