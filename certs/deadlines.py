@@ -7,10 +7,16 @@ from typing import Any, Final
 
 BODY_READ: Final = "nightcap.body_read"
 """In a request's environ, if it has a body: to be called when that was read; else it is cut."""
+BODY_UNWANTED: Final = "nightcap.body_unwanted"
+"""The same: to be called before the rest of a body is read only to throw it away."""
 HEAD_SECONDS: Final = 30.0
 """From the first byte of a request to the last of its head, a TLS handshake included."""
 BODY_SECONDS: Final = 60.0
 """From there to the last byte of its body: 4 MiB at 70 kB/s."""
+UNWANTED_SECONDS: Final = 5.0
+"""For the rest of a body that is thrown away."""
+HURRIED_SECONDS: Final = 3.0
+"""For a head while others wait for a thread."""
 
 
 class Deadlines:
@@ -18,23 +24,39 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._until: dict[int, tuple[float, Any]] = {}
+        self._until: dict[int, tuple[float, float, Any]] = {}
 
-    def put(self, connection: Any, until: float) -> None:
-        """Cut a connection (of gunicorn: `sock` is its socket) then, by a monotonic clock."""
+    def put(self, connection: Any, until: float, hurried_until: float | None = None) -> None:
+        """Cut a connection then.
+
+        Args:
+            connection: Of gunicorn: `sock` is its socket.
+            until: When, by a monotonic clock.
+            hurried_until: When, if others wait for its thread; by default no earlier.
+        """
+        earliest = until if hurried_until is None else hurried_until
         with self._lock:
-            self._until[id(connection)] = (until, connection)
+            self._until[id(connection)] = (until, earliest, connection)
 
     def clear(self, connection: Any) -> None:
         """What was waited for has come."""
         with self._lock:
             self._until.pop(id(connection), None)
 
-    def sweep(self, now: float) -> int:
-        """Cut those that are late; how many."""
+    def sweep(self, now: float, *, in_a_hurry: bool = False) -> int:
+        """Cut those that are late; how many.
+
+        Args:
+            now: By the clock of `put`.
+            in_a_hurry: Whether others wait for a thread.
+        """
         with self._lock:
-            late = [key for key, (until, _) in self._until.items() if now >= until]
-            connections = [self._until.pop(key)[1] for key in late]
+            late = [
+                key
+                for key, (until, hurried_until, _) in self._until.items()
+                if now >= (hurried_until if in_a_hurry else until)
+            ]
+            connections = [self._until.pop(key)[2] for key in late]
         for connection in connections:
             with contextlib.suppress(OSError, ValueError):
                 # Not the TLS socket's own method: another thread is reading from it.

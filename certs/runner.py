@@ -6,9 +6,11 @@ one thread, which calls `on_client_socket_readable` for a connection that is reg
 in `keepalived_conns` (in order of its `timeout`); `notify` is called from that loop at least
 once a second; at SIGTERM the arbiter closes its copy of the listener and tells the worker,
 which goes on accepting on its own copy for as long as it likes; `handle` runs in a thread of
-`tpool`, a ThreadPoolExecutor, and returns True when a connection may go on.
+`tpool`, a ThreadPoolExecutor, and returns True when a connection may go on; after anything
+false the main thread calls its `close`.
 """
 
+import contextlib
 import errno
 import gc
 import os
@@ -28,7 +30,15 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from certs.deadlines import BODY_READ, BODY_SECONDS, HEAD_SECONDS, Deadlines
+from certs.deadlines import (
+    BODY_READ,
+    BODY_SECONDS,
+    BODY_UNWANTED,
+    HEAD_SECONDS,
+    HURRIED_SECONDS,
+    UNWANTED_SECONDS,
+    Deadlines,
+)
 from certs.plain import Next, PlainApp, PlainStream
 
 KEEP_ALIVE_SECONDS = 130
@@ -38,6 +48,7 @@ _MEMORY_DIR = Path("/dev/shm")  # noqa: S108 - for gunicorn's heartbeat file, wh
 _EXIT_SECONDS = 5
 _FIRST_BYTE_SECONDS = 10.0
 _STAY_MILLISECONDS = 20
+_GOODBYE_SECONDS = 2.0
 _OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _OUT_OF_FILES_SECONDS = 0.05
 _NOBODY_THERE = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR})
@@ -136,13 +147,32 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         result = self._handle_in_time(conn)
         while result is True and self.app.options.plain is None and self._next_comes(conn):
             result = self._handle_in_time(conn)
+        if not result:
+            self._say_goodbye(conn)
         return result
+
+    def _say_goodbye(self, conn: Any) -> None:
+        """Close a connection, and wait a moment until its client has read the answer.
+
+        gunicorn does that in its main thread, for 2 s with a client that does not close: nobody
+        else would be served meanwhile.
+        """
+        deadlines, now = self.app.options.deadlines, time.monotonic()
+        deadlines.put(conn, now + _GOODBYE_SECONDS, hurried_until=now)
+        try:
+            conn.close(graceful=True)
+        except OSError:
+            conn.close()
+        finally:
+            deadlines.clear(conn)
+            conn.close = lambda graceful=False: None  # it would be closed once more
 
     def _handle_in_time(self, conn: Any) -> Any:
         """Answer one request, if its head comes in time."""
         options: ServerOptions = self.app.options
         options.current.connection = conn
-        options.deadlines.put(conn, time.monotonic() + HEAD_SECONDS)
+        now = time.monotonic()
+        options.deadlines.put(conn, now + HEAD_SECONDS, now + HURRIED_SECONDS)
         try:
             return super().handle(conn)
         finally:
@@ -201,6 +231,8 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
                 raise
             return
         self.nr_conns += 1
+        if self.nr_conns >= self.worker_connections:
+            self._make_place()
         connection = TConn(self.cfg, connected, address, listener.getsockname())
         connection.timeout = time.monotonic() + _FIRST_BYTE_SECONDS
         self.pending_conns.append(connection)
@@ -208,10 +240,25 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
             connected, selectors.EVENT_READ, partial(self.on_pending_socket_readable, connection)
         )
 
+    def _make_place(self) -> None:
+        """Let go the connection that has said nothing for longest.
+
+        At the limit gunicorn accepts nobody: whoever holds many idle ones would lock us.
+        """
+        for idle in (self.pending_conns, self.keepalived_conns):
+            if idle and (idle is self.keepalived_conns or len(idle) > self.worker_connections // 4):
+                connection = idle.popleft()
+                with contextlib.suppress(OSError, KeyError, ValueError):
+                    self.poller.unregister(connection.sock)
+                self.nr_conns -= 1
+                connection.close()
+                return
+
     def notify(self) -> None:
         """Called by the worker's loop at least once a second."""
         super().notify()
-        self.app.options.deadlines.sweep(time.monotonic())
+        in_a_hurry = self.tpool._work_queue.qsize() > 0
+        self.app.options.deadlines.sweep(time.monotonic(), in_a_hurry=in_a_hurry)
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.alive = False
 
@@ -247,9 +294,13 @@ class Program(BaseApplication):  # type: ignore[misc]
         if has_body or environ.get("HTTP_TRANSFER_ENCODING"):
             deadlines.put(connection, time.monotonic() + BODY_SECONDS)
             environ[BODY_READ] = partial(deadlines.clear, connection)
+            environ[BODY_UNWANTED] = partial(self._hurry_body, connection)
         else:
             deadlines.clear(connection)
         return self.app(environ, start_response)
+
+    def _hurry_body(self, connection: Any) -> None:
+        self.options.deadlines.put(connection, time.monotonic() + UNWANTED_SECONDS)
 
 
 def run_server(app: Any, options: ServerOptions) -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -47,13 +47,15 @@ from nightcap.kube.errors import ClusterUnavailable
 from nightcap.kube.events import EventRecorder
 from nightcap.kube.groups import GroupReflector
 from nightcap.kube.logs import setup_logging
-from nightcap.kube.reflector import Reflector
+from nightcap.kube.reflector import Change, HasMetadata, Reflector
 
 log = logging.getLogger(__name__)
 
 LEASE: Final = "nightcap-controller"
 _CA_CONFIG_MAP: Final = "nightcap-ca"
 _SAY_WAITING_SECONDS: Final = 10.0
+
+T = TypeVar("T", bound=HasMetadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Watches:
 def make_watches(client: KubeClient, settings: Settings, world: World) -> Watches:
     """Prepare the watches; each tells the world."""
     ours = settings.namespace
+    config_maps = paths.config_maps(ours)
     return Watches(
         captures=Reflector(
             client,
@@ -123,35 +126,24 @@ def make_watches(client: KubeClient, settings: Settings, world: World) -> Watche
             name="namespaces",
             on_change=world.on_namespace,
         ),
-        services=Reflector(
+        services=_one(
             client,
             paths.services(ours),
-            _decoder(Service),
+            Service,
+            COLLECTOR_SERVICE,
             name="services",
-            field_selector=f"metadata.name={COLLECTOR_SERVICE}",
             on_change=world.on_service,
         ),
         slices=Reflector(
             client,
             paths.endpoint_slices(ours),
-            _decoder(EndpointSlice),
+            msgspec.json.Decoder(EndpointSlice).decode,
             name="endpointslices",
             label_selector=f"kubernetes.io/service-name={COLLECTOR_SERVICE}",
         ),
-        roots=Reflector(
-            client,
-            paths.config_maps(ours),
-            _decoder(ConfigMap),
-            name="roots",
-            field_selector=f"metadata.name={_CA_CONFIG_MAP}",
-        ),
-        switch=Reflector(
-            client,
-            paths.config_maps(ours),
-            _decoder(ConfigMap),
-            name="switch",
-            field_selector=f"metadata.name={SWITCH}",
-            on_change=world.on_switch,
+        roots=_one(client, config_maps, ConfigMap, _CA_CONFIG_MAP, name="roots"),
+        switch=_one(
+            client, config_maps, ConfigMap, SWITCH, name="switch", on_change=world.on_switch
         ),
         ceilings=Reflector(
             client,
@@ -163,8 +155,24 @@ def make_watches(client: KubeClient, settings: Settings, world: World) -> Watche
     )
 
 
-def _decoder(kind: type[Any]) -> Callable[[msgspec.Raw], Any]:
-    return msgspec.json.Decoder(kind).decode
+def _one(
+    client: KubeClient,
+    path: str,
+    kind: type[T],
+    object_name: str,
+    *,
+    name: str,
+    on_change: Callable[[Change[T]], None] | None = None,
+) -> Reflector[T]:
+    """The watch of the one object of that name."""
+    return Reflector(
+        client,
+        path,
+        msgspec.json.Decoder(kind).decode,
+        name=name,
+        field_selector=f"metadata.name={object_name}",
+        on_change=on_change,
+    )
 
 
 class Controller:
@@ -196,6 +204,7 @@ class Controller:
         self.applier = Applier(
             client,
             recorder,
+            EventRecorder(client, "controller"),
             memory,
             self.metrics,
             self._look_again,
@@ -244,6 +253,7 @@ class Controller:
         self.metrics.watch(self.watches.all, self.world.captures)
         self.metrics.registry.register(self.guard)
         self.metrics.registry.register(self.canary)
+        self.metrics.writes_waiting.set_function(lambda: float(self.applier.waiting))
         self.metrics.leader.set_function(lambda: float(self.elector.is_leader))
         self.health = HealthServer(
             settings.metrics_port,

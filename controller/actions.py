@@ -3,12 +3,13 @@
 Decisions return these; `controller.apply` performs them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nightcap.contract import keys
 from nightcap.contract.captures import PacketCapture
 from nightcap.contract.objects import ObjectMeta
+from nightcap.contract.orders import CaptureOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +40,17 @@ class PatchOrders:
 
     Attributes:
         ids: The captures that are in the value.
+        is_backlog: Whether nothing happened to this pod: all pods were looked at, as after a
+            start. Such orders wait for those that somebody asked for a moment ago.
+        begun: Entries that run from now on, for people to know; `over`: those that go.
     """
 
     pod: Ref
     value: str | None
     ids: frozenset[str] = frozenset()
+    is_backlog: bool = field(default=False, compare=False)
+    begun: tuple[CaptureOrder, ...] = field(default=(), compare=False)
+    over: tuple[CaptureOrder, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,28 +111,43 @@ class RecordEvent:
 Action = PatchOrders | UpdateStatus | CreateCapture | UpdateCapture | DeleteCapture | RecordEvent
 
 
+def subject_of(action: Action) -> Ref | None:
+    """The object that an action changes or speaks of; None where it is not there yet."""
+    match action:
+        case PatchOrders(pod=ref) | RecordEvent(regarding=ref):
+            return ref
+        case UpdateStatus(capture=ref) | UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
+            return ref
+        case CreateCapture():
+            return None
+
+
+def name_of(action: Action) -> str:
+    """The name of an action's object, whether or not it is there yet."""
+    if isinstance(action, CreateCapture):
+        return action.name
+    subject = subject_of(action)
+    return subject.name if subject is not None else ""
+
+
 def namespace_of(action: Action) -> str:
     """The namespace that an action concerns."""
-    match action:
-        case PatchOrders(pod=ref):
-            return ref.namespace
-        case UpdateStatus(capture=ref) | UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
-            return ref.namespace
-        case CreateCapture(namespace=namespace):
-            return namespace
-        case RecordEvent(regarding=ref):
-            return ref.namespace or ref.name
+    if isinstance(action, CreateCapture):
+        return action.namespace
+    subject = subject_of(action)
+    return (subject.namespace or subject.name) if subject is not None else ""
 
 
 def uid_of(action: Action) -> str:
     """The pod or capture that an action changes; "" where that is not there yet."""
-    match action:
-        case PatchOrders(pod=ref) | RecordEvent(regarding=ref):
-            return ref.uid
-        case UpdateStatus(capture=ref) | UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
-            return ref.uid
-        case CreateCapture():
-            return ""
+    subject = subject_of(action)
+    return subject.uid if subject is not None else ""
+
+
+def version_of(action: Action) -> str:
+    """The version of its object that was decided on; "" where that is not there yet."""
+    subject = subject_of(action)
+    return subject.resource_version if subject is not None else ""
 
 
 def pod_ref(metadata: ObjectMeta) -> Ref:

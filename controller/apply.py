@@ -11,26 +11,27 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from controller.actions import (
     Action,
     CreateCapture,
-    DeleteCapture,
     PatchOrders,
     RecordEvent,
     Ref,
     UpdateCapture,
     UpdateStatus,
+    name_of,
     namespace_of,
+    version_of,
 )
 from controller.metrics import Metrics
+from controller.performing import Performer, facts_of
+from controller.telling import told_by
 from controller.view import Memory, Refusal
-from nightcap.contract import keys
-from nightcap.kube import paths
-from nightcap.kube.client import MERGE_PATCH, KubeClient
+from controller.writes import Key, WaitingWrites, key_of
+from nightcap.kube.client import KubeClient
 from nightcap.kube.errors import (
-    AlreadyExists,
     ApiError,
     BadRequest,
     Conflict,
@@ -52,8 +53,6 @@ _FIRST_RETRY_SECONDS: Final = 0.5
 _MAX_RETRY_SECONDS: Final = 30.0
 _MAX_REMEMBERED: Final = 20_000
 
-Key = tuple[str, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class _Done:
@@ -73,7 +72,9 @@ class Applier:
 
     Args:
         client: The API server.
-        recorder: Events.
+        recorder: Events on captures, and on what annotations are on.
+        pod_recorder: Events on pods that are ordered; many of them must not use up what the
+            others may say.
         memory: Where refusals and the pace of writes are remembered.
         metrics: Counters.
         on_done: Called with an action whose object has to be looked at again, and in how
@@ -87,30 +88,40 @@ class Applier:
         self,
         client: KubeClient,
         recorder: EventRecorder,
+        pod_recorder: EventRecorder,
         memory: Memory,
         metrics: Metrics,
         on_done: Callable[[Action, float], None],
         clock: Callable[[], float] = time.time,
         may_write: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._client = client
         self._recorder = recorder
+        self._pod_recorder = pod_recorder
         self._memory = memory
         self._metrics = metrics
         self._on_done = on_done
         self._clock = clock
         self._may_write = may_write
+        self._performer = Performer(client, memory, metrics, clock)
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="apply")
         self._lock = threading.Lock()
+        self._waiting = WaitingWrites()
+        # Under way -> whether it was decided on anew meanwhile.
         self._in_flight: dict[Key, bool] = {}
         self._done: dict[Key, _Done] = {}
         self._failures = 0
 
     @property
     def is_busy(self) -> bool:
-        """Whether any write is under way."""
+        """Whether any write waits or is under way."""
         with self._lock:
-            return bool(self._in_flight)
+            return bool(self._in_flight or self._waiting)
+
+    @property
+    def waiting(self) -> int:
+        """Writes that wait for a worker."""
+        with self._lock:
+            return len(self._waiting)
 
     def submit(self, action: Action) -> float | None:
         """Begin an action.
@@ -121,9 +132,12 @@ class Applier:
         """
         if isinstance(action, RecordEvent):
             if self._may_write():
-                self._record(action)
+                if len(self._memory.told) >= _MAX_REMEMBERED:
+                    self._memory.told.clear()
+                self._memory.told.add((action.regarding.uid, action.reason, action.message))
+                _record(self._recorder, action)
             return None
-        key, wrote = _key(action), _written(action)
+        key = key_of(action)
         with self._lock:
             if key in self._in_flight:
                 self._in_flight[key] = True  # decided on what is being changed: look again after
@@ -131,35 +145,49 @@ class Applier:
             done = self._done.get(key)
             now = self._clock()
             if (
-                done is not None
-                and (done.resource_version, done.wrote) == (_version(action), wrote)
+                key not in self._waiting
+                and done is not None
+                and (done.resource_version, done.wrote) == (version_of(action), _written(action))
                 and abs(now - done.at) < REPEAT_SECONDS
             ):
                 return done.at + REPEAT_SECONDS
-            self._in_flight[key] = False
-        self._pool.submit(self._run, action, key, wrote)
+            is_another = self._waiting.put(key, action)
+        if is_another:
+            self._pool.submit(self._run_next)
         return None
 
     def stop(self) -> None:
-        """Finish what has begun."""
+        """Finish what has begun; what waits is decided anew by whoever leads next."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, action: Action, key: Key, wrote: int) -> None:
+    def _run_next(self) -> None:
+        with self._lock:
+            taken = self._waiting.take()
+            if taken is None:
+                return
+            key, action = taken
+            self._in_flight[key] = False
+        self._run(action, key)
+
+    def _run(self, action: Action, key: Key) -> None:
         retry_in: float | None = None
         succeeded = False
         try:
             if not self._may_write():
                 raise _NotLeading  # noqa: TRY301 - what follows is the same for all failures
-            self._perform(action)
+            self._performer.perform(action)
             succeeded = True
             self._failures = 0
+            recorder = self._pod_recorder if isinstance(action, PatchOrders) else self._recorder
+            for event in told_by(action, self._memory):
+                _record(recorder, event)
         except _NotLeading:
             retry_in = 1.0
-            log.info("not written, another leads", extra=_facts(action))
+            log.info("not written, another leads", extra=facts_of(action))
         except (NotFound, Conflict) as error:
             # A create that finds no namespace or no CRD would otherwise not be tried again.
             retry_in = 5.0 if isinstance(action, CreateCapture) else 1.0
-            log.info("decided on an old copy", extra={**_facts(action), "said": str(error)})
+            log.info("decided on an old copy", extra={**facts_of(action), "said": str(error)})
         except TooManyRequests as error:
             # Its priority and fairness decides who is served next, and when.
             asked = error.retry_after_seconds or _FIRST_RETRY_SECONDS
@@ -170,11 +198,11 @@ class Applier:
         except ApiError as error:
             retry_in = self._failed(action, error)
         except Exception as error:
-            log.exception("action failed", extra=_facts(action))
+            log.exception("action failed", extra=facts_of(action))
             retry_in = self._failed(action, error)
         with self._lock:
             if succeeded:
-                self._remember(key, _Done(_version(action), wrote, self._clock()))
+                self._remember(key, _Done(version_of(action), _written(action), self._clock()))
             else:
                 self._done.pop(key, None)
             asked_again = self._in_flight.pop(key, False)
@@ -196,127 +224,29 @@ class Applier:
         """A refusal of an annotation's capture is its author's to mend; others are ours."""
         if not isinstance(action, CreateCapture | UpdateCapture) or not action.subjects:
             return self._failed(action, error)
-        namespace, name = namespace_of(action), _name(action)
+        namespace, name = namespace_of(action), name_of(action)
         self._memory.refusals[namespace, name] = Refusal(
             action.fingerprint, error.message, self._clock() + REFUSAL_SECONDS
         )
-        log.info("annotation capture refused", extra={**_facts(action), "said": error.message})
+        log.info("annotation capture refused", extra={**facts_of(action), "said": error.message})
         return 0.0
 
     def _failed(self, action: Action, error: Exception) -> float:
         self._metrics.actions_failed.labels(type(action).__name__).inc()
-        log.warning("action failed", extra={**_facts(action), "error": str(error)})
+        log.warning("action failed", extra={**facts_of(action), "error": str(error)})
         self._failures = min(self._failures + 1, 10)
         return min(_FIRST_RETRY_SECONDS * 2.0**self._failures, _MAX_RETRY_SECONDS)
 
-    def _perform(self, action: Action) -> None:
-        match action:
-            case PatchOrders():
-                self._patch_orders(action)
-            case UpdateStatus():
-                self._update_status(action)
-            case CreateCapture():
-                self._create(action)
-            case UpdateCapture():
-                self._update(action)
-            case DeleteCapture():
-                self._delete(action)
 
-    def _patch_orders(self, action: PatchOrders) -> None:
-        pod = action.pod
-        began_at = time.monotonic()
-        # Before the write: when the watch brings it, it is known since when the pod could report.
-        now = self._clock()
-        fresh = [
-            (uid, pod.uid) for uid in action.ids if (uid, pod.uid) not in self._memory.ordered_at
-        ]
-        self._memory.ordered_at.update(dict.fromkeys(fresh, now))
-        try:
-            self._merge(
-                paths.pod_status(pod.namespace, pod.name),
-                pod.uid,
-                {"metadata": {"annotations": {keys.ORDERS: action.value}}},
-            )
-        except BaseException:
-            for key in fresh:
-                self._memory.ordered_at.pop(key, None)
-            raise
-        self._metrics.orders_seconds.observe(time.monotonic() - began_at)
-        self._metrics.orders_written.inc()
-        log.info("orders written", extra={**_facts(action), "captures": len(action.ids)})
-
-    def _update_status(self, action: UpdateStatus) -> None:
-        # Before the write: one that fails is paced as well.
-        self._memory.status_written_at[action.capture.uid] = self._clock()
-        gone: dict[str, Any] = dict.fromkeys((action.old or {}).keys() - action.status.keys())
-        self._merge(
-            paths.packetcapture_status(
-                action.capture.namespace, action.capture.name, action.capture.group
-            ),
-            action.capture.uid,
-            {"status": {**action.status, **gone}},
-        )
-
-    def _create(self, action: CreateCapture) -> None:
-        try:
-            self._client.request(
-                "POST",
-                paths.packetcaptures(action.namespace),
-                body={
-                    "apiVersion": f"{keys.GROUP}/{keys.VERSION}",
-                    "kind": keys.KIND,
-                    "metadata": {"name": action.name, "labels": {keys.SOURCE: action.source}},
-                    "spec": action.spec,
-                },
-            )
-        except AlreadyExists:
-            return  # made a moment ago; the watch will bring it
-        self._memory.refusals.pop((action.namespace, action.name), None)
-        log.info("annotation capture created", extra=_facts(action))
-
-    def _update(self, action: UpdateCapture) -> None:
-        ref = action.capture
-        self._merge(
-            paths.packetcapture(ref.namespace, ref.name, ref.group), ref.uid, {"spec": action.spec}
-        )
-        self._memory.refusals.pop((ref.namespace, ref.name), None)
-        log.info(
-            "annotation capture changed", extra={**_facts(action), "fields": sorted(action.spec)}
-        )
-
-    def _delete(self, action: DeleteCapture) -> None:
-        ref = action.capture
-        self._client.request(
-            "DELETE",
-            paths.packetcapture(ref.namespace, ref.name, ref.group),
-            body={
-                "kind": "DeleteOptions",
-                "apiVersion": "v1",
-                # Somebody may have changed its end meanwhile.
-                "preconditions": {"uid": ref.uid, "resourceVersion": ref.resource_version},
-            },
-        )
-        log.info("expired capture deleted", extra=_facts(action))
-
-    def _merge(self, path: str, uid: str, change: dict[str, Any]) -> None:
-        """Merge-patch an object, on condition that it is still the one of this uid."""
-        metadata = {**change.get("metadata", {}), "uid": uid}
-        self._client.request(
-            "PATCH", path, body={**change, "metadata": metadata}, content_type=MERGE_PATCH
-        )
-
-    def _record(self, action: RecordEvent) -> None:
-        if len(self._memory.told) >= _MAX_REMEMBERED:
-            self._memory.told.clear()
-        self._memory.told.add((action.regarding.uid, action.reason, action.message))
-        kind: Literal["Normal", "Warning"] = "Normal" if action.type == "Normal" else "Warning"
-        self._recorder.record(
-            _object_ref(action.regarding),
-            type=kind,
-            reason=action.reason,
-            message=action.message,
-            action=action.action,
-        )
+def _record(recorder: EventRecorder, event: RecordEvent) -> None:
+    kind: Literal["Normal", "Warning"] = "Normal" if event.type == "Normal" else "Warning"
+    recorder.record(
+        _object_ref(event.regarding),
+        type=kind,
+        reason=event.reason,
+        message=event.message,
+        action=event.action,
+    )
 
 
 def _object_ref(ref: Ref) -> ObjectRef:
@@ -330,16 +260,6 @@ def _object_ref(ref: Ref) -> ObjectRef:
     )
 
 
-def _key(action: Action) -> Key:
-    match action:
-        case PatchOrders():
-            return "orders", action.pod.uid
-        case UpdateStatus():
-            return "status", action.capture.uid
-        case _:
-            return "capture", namespace_of(action), _name(action)
-
-
 def _written(action: Action) -> int:
     """The hash of what an action writes: a status is large, and remembered for a while."""
     match action:
@@ -351,33 +271,3 @@ def _written(action: Action) -> int:
             return hash((type(action).__name__, fingerprint))
         case _:
             return hash(type(action).__name__)
-
-
-def _version(action: Action) -> str:
-    match action:
-        case PatchOrders(pod=ref) | UpdateStatus(capture=ref):
-            return ref.resource_version
-        case UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
-            return ref.resource_version
-        case _:
-            return ""
-
-
-def _name(action: Action) -> str:
-    match action:
-        case PatchOrders(pod=ref):
-            return ref.name
-        case UpdateStatus(capture=ref) | UpdateCapture(capture=ref) | DeleteCapture(capture=ref):
-            return ref.name
-        case CreateCapture(name=name):
-            return name
-        case RecordEvent(regarding=ref):
-            return ref.name
-
-
-def _facts(action: Action) -> dict[str, str]:
-    return {
-        "action": type(action).__name__,
-        "namespace": namespace_of(action),
-        "object": _name(action),
-    }

@@ -6,7 +6,6 @@ else (manifests/base/canary.yaml). Of the replicas the leader alone asks.
 
 import json
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +27,9 @@ from nightcap.contract.canary import CANARY_ACCOUNT, canary_pod
 from nightcap.contract.objects import Namespace
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
-from nightcap.kube.errors import ApiError, BadRequest, Forbidden, Invalid, NotFound
-from nightcap.kube.events import EventRecorder, ObjectRef
+from nightcap.kube.errors import BadRequest, Forbidden, Invalid, NotFound
+from nightcap.kube.events import EventRecorder
+from nightcap.kube.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
@@ -74,21 +74,17 @@ class CanaryProver(Collector):
         self._recorder = recorder
         self._may_ask = may_ask
         self._clock = clock
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._rounds = Rounds("canary", self.look_once, LOOK_SECONDS)
         self._quiet_until = float("-inf")
         self.verdicts: dict[str, Verdict] = {}
         """By namespace."""
 
     def start(self) -> None:
         """Begin, in a thread of its own; only when the watches have synced."""
-        self._thread = threading.Thread(target=self._run, name="canary", daemon=True)
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
+        self._rounds.stop()
 
     def look_once(self) -> None:
         """Try the namespaces whose time has come, a few of them.
@@ -107,7 +103,7 @@ class CanaryProver(Collector):
         names = {namespace.metadata.name for namespace in namespaces}
         self.verdicts = {name: v for name, v in self.verdicts.items() if name in names}
         for namespace in due(namespaces, self.verdicts, now, is_off=is_off)[:AT_ONCE]:
-            if self._stopping.is_set():
+            if self._rounds.is_stopping:
                 return
             try:
                 self._prove(namespace, is_off, now)
@@ -127,16 +123,6 @@ class CanaryProver(Collector):
         for proof in Proof:
             family.add_metric([str(proof)], counts[proof])
         yield family
-
-    def _run(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
-            try:
-                self.look_once()
-            except ApiError as error:
-                log.info("namespaces not proved now", extra={"error": str(error)})
-            except Exception:
-                # What is wrong with one look must not end all the others.
-                log.exception("look at namespaces failed")
 
     def _prove(self, namespace: Namespace, is_off: bool, now: float) -> None:
         name = namespace.metadata.name
@@ -160,10 +146,7 @@ class CanaryProver(Collector):
             return
         message = f"{sentence}: {said[:_MAX_SAID]}" if said else sentence
         reason = "SidecarRefused" if proof is Proof.REFUSED else "NotInjected"
-        self._recorder.record(
-            ObjectRef("v1", "Namespace", name, name),
-            type="Warning", reason=reason, message=message, action="Prove",
-        )  # fmt: skip
+        self._recorder.warn_namespace(name, reason, message, action="Prove")
 
     def _attempt(self, namespace: str, *, injected: bool) -> Attempt:
         try:

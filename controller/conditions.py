@@ -230,12 +230,15 @@ def _complete(judged: Judged, reports: Sequence[PodReport], now: float, carried:
     unshipped = sum(item.report.backlog for item in reports if not item.report.shipped)
     dropped = sum(item.report.lost.bytes for item in reports)
     if unshipped or dropped:
+        gaps = [f"{each.pod_name} {gap.which}" for each in reports for gap in each.report.lost.gaps]
         return Condition(
             "Complete",
             "False",
             "BacklogLost",
-            f"{unshipped} bytes were never shipped, and {dropped} bytes were dropped in pods "
-            "for want of room",
+            cut(
+                f"{unshipped} bytes were never shipped, and {dropped} bytes were dropped in pods "
+                "for want of room" + (f": segments {names_of(gaps)}" if gaps else "")
+            ),
         )
     return Condition("Complete", "True", "AllShipped", "everything that was recorded is kept")
 

@@ -4,7 +4,6 @@ Looks every few seconds at what is known already. Of the replicas the leader alo
 """
 
 import logging
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +27,9 @@ from nightcap.contract.coverage import Coverage
 from nightcap.contract.objects import ConfigMap, Namespace, Pod
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH, KubeClient
-from nightcap.kube.errors import AlreadyExists, ApiError
+from nightcap.kube.errors import AlreadyExists
 from nightcap.kube.events import EventRecorder, ObjectRef
+from nightcap.kube.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,7 @@ class InjectionGuard(Collector):
         self._may_write = may_write
         self._patience = patience
         self._clock = clock
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._rounds = Rounds("guard", self.look_once, LOOK_SECONDS)
         self._since: dict[str, float] = {}
         self._counted_at = float("-inf")
         self._counts: Counter[Coverage] = Counter()
@@ -88,13 +87,10 @@ class InjectionGuard(Collector):
 
     def start(self) -> None:
         """Begin, in a thread of its own; only when the watches have synced."""
-        self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(timeout=10)
+        self._rounds.stop()
 
     def look_once(self) -> None:
         """Look at every pod, and do what there is to do.
@@ -128,16 +124,6 @@ class InjectionGuard(Collector):
             "nightcap_injection_on", "0 while injection is switched off.", value=float(is_on)
         )
 
-    def _run(self) -> None:
-        while not self._stopping.wait(LOOK_SECONDS):
-            try:
-                self.look_once()
-            except ApiError as error:
-                log.warning("injection not switched off", extra={"error": str(error)})
-            except Exception:
-                # What is wrong with one look must not end all the others.
-                log.exception("look at injection failed")
-
     def _count(self) -> None:
         self._counts, missed = coverages(self._known.namespaces(), self._known.pods())
         news = [
@@ -151,7 +137,7 @@ class InjectionGuard(Collector):
             log.warning(
                 "pods without sidecar", extra={"namespace": name, "pods": len(missed[name])}
             )
-            self._tell_namespace(name, "PodsWithoutSidecar", missed_message(missed[name]))
+            self._warn(name, "PodsWithoutSidecar", missed_message(missed[name]))
 
     def _switch_off(self, reason: str, held: Sequence[HeldPod], now: float) -> None:
         at = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
@@ -177,10 +163,7 @@ class InjectionGuard(Collector):
             type="Warning", reason=_OFF, message=message, action="SwitchOff",
         )  # fmt: skip
         for name in sorted({pod.namespace for pod in held})[:_MOST_NAMESPACES_TOLD]:
-            self._tell_namespace(name, _OFF, message)
+            self._warn(name, _OFF, message)
 
-    def _tell_namespace(self, name: str, reason: str, message: str) -> None:
-        self._recorder.record(
-            ObjectRef("v1", "Namespace", name, name),
-            type="Warning", reason=reason, message=message, action="Inject",
-        )  # fmt: skip
+    def _warn(self, name: str, reason: str, message: str) -> None:
+        self._recorder.warn_namespace(name, reason, message, action="Inject")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final
 
-from controller.actions import Action
+from controller.actions import Action, PatchOrders
 from controller.annotations import AnnotationPlan, plan_annotations
 from controller.index import CaptureIndex
 from controller.reconcile import (
@@ -80,6 +80,8 @@ class Ledger:
         self._holders: dict[str, set[str]] = {}
         # What is to be planned anew; a dict where the order of arrival counts.
         self._due_pods: dict[str, None] = {}
+        # The same, of pods that nothing has happened to: all were looked at.
+        self._backlog: dict[str, None] = {}
         self._due_captures: set[str] = set()
         self._due_annotations = True
         self._alarms: list[tuple[float, _Subject]] = []
@@ -99,7 +101,7 @@ class Ledger:
     @property
     def waiting_pods(self) -> int:
         """Pods that were left for the next pass."""
-        return len(self._due_pods)
+        return len(self._due_pods) + len(self._backlog)
 
     def update(self, news: News, view: NamespaceView, now: float, batch: int = BATCH) -> Plan:
         """Take news in, and plan anew what they and the clock touch.
@@ -126,11 +128,13 @@ class Ledger:
             self._clear()
         self._seen_at = now
         self._take(news, now)
+        if news.everything:
+            self._backlog, self._due_pods = self._due_pods, {}
         self._ring(now)
         self._count_captures(view, now)
         view = replace(view, captures=tuple(self._captures.values()), pods=())
         actions = self._plan_pods(view, now, batch)
-        if self._due_pods:
+        if self.waiting_pods:
             return Plan(tuple(actions), now)
         actions += self._plan_annotations(view, now)
         actions += self._plan_captures(view, now)
@@ -150,7 +154,7 @@ class Ledger:
         for capture_uid, pod_uid in news.reports:
             self._due_captures.add(capture_uid)
             if pod_uid in self._holders.get(capture_uid, ()):
-                self._due_pods[pod_uid] = None
+                self._touch(pod_uid)
         for uid, at in news.again.items():
             self._alarm(max(at, 0.0), _AGAIN, uid)
         if news.surroundings:
@@ -162,10 +166,11 @@ class Ledger:
         if pod is None:
             self._pods.pop(uid, None)
             self._due_pods.pop(uid, None)
+            self._backlog.pop(uid, None)
             self._file(uid, self._pod_plans.pop(uid, PodPlan()), PodPlan())
         else:
             self._pods[uid] = pod
-            self._due_pods[uid] = None
+            self._touch(uid)
             if pod.metadata.annotation(keys.CAPTURE) is not None:
                 self._annotated[uid] = pod
         if was_annotated or uid in self._annotated:
@@ -189,13 +194,17 @@ class Ledger:
         self._touch_pods_of(uid)
         for pod_uid, pod in self._pods.items():
             if selects(judged.capture, pod.metadata):
-                self._due_pods[pod_uid] = None
+                self._touch(pod_uid)
+
+    def _touch(self, pod_uid: str) -> None:
+        self._backlog.pop(pod_uid, None)
+        self._due_pods[pod_uid] = None
 
     def _touch_pods_of(self, capture_uid: str) -> None:
         for pod_uid in chain(
             self._selected.get(capture_uid, ()), self._holders.get(capture_uid, ())
         ):
-            self._due_pods[pod_uid] = None
+            self._touch(pod_uid)
 
     # The clock.
 
@@ -207,7 +216,7 @@ class Ledger:
         while self._alarms and self._alarms[0][0] <= now:
             _, (kind, uid) = heapq.heappop(self._alarms)
             if uid in self._pods:
-                self._due_pods[uid] = None
+                self._touch(uid)
             elif kind in (_ANNOTATIONS, _AGAIN):
                 self._due_annotations = True
             if uid in self._captures:
@@ -227,9 +236,10 @@ class Ledger:
 
     def _plan_pods(self, view: NamespaceView, now: float, batch: int) -> list[Action]:
         actions: list[Action] = []
-        for _ in range(min(batch, len(self._due_pods))):
-            uid = next(iter(self._due_pods))
-            del self._due_pods[uid]
+        for _ in range(min(batch, self.waiting_pods)):
+            due = self._due_pods or self._backlog
+            uid = next(iter(due))
+            del due[uid]
             pod = self._pods[uid]
             candidates = self._index.candidates(pod.metadata)
             plan = plan_pod(pod, self._captures, candidates, view, now)
@@ -238,7 +248,8 @@ class Ledger:
             self._file(uid, old, plan)
             if plan.wake_at != old.wake_at or old.wake_at <= now:
                 self._alarm(plan.wake_at, _POD, uid)
-            actions.extend(plan.actions)
+            can_wait = due is self._backlog
+            actions.extend(map(_as_backlog, plan.actions) if can_wait else plan.actions)
         return actions
 
     def _file(self, uid: str, old: PodPlan, new: PodPlan) -> None:
@@ -298,6 +309,10 @@ class Ledger:
     def _may_expire(self, uid: str, now: float) -> bool:
         settings = self._captures[uid].settings
         return settings is not None and now >= settings.ends_at + settings.ttl_seconds
+
+
+def _as_backlog(action: Action) -> Action:
+    return replace(action, is_backlog=True) if isinstance(action, PatchOrders) else action
 
 
 def _means_the_same(old: Judged, new: Judged) -> bool:

@@ -1,7 +1,7 @@
 """What the controller counts, for Prometheus."""
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -27,6 +27,9 @@ class Watched(Protocol):
 
     @property
     def failures(self) -> int: ...
+
+    @property
+    def malformed(self) -> Mapping[tuple[str, str], str]: ...
 
     def items(self) -> tuple[Any, ...]: ...
 
@@ -79,6 +82,11 @@ class Metrics:
             "1 while this replica is the one that writes.",
             registry=self.registry,
         )
+        self.writes_waiting = Gauge(
+            "nightcap_controller_writes_waiting",
+            "Writes that are decided and wait for their turn.",
+            registry=self.registry,
+        )
         self.waiting = Gauge(
             "nightcap_controller_namespaces_waiting",
             "Namespaces with news that were not looked at yet.",
@@ -111,9 +119,16 @@ class _Watches(Collector):
         objects = GaugeMetricFamily(
             "nightcap_controller_objects", "Objects in the local copy.", labels=["watch"]
         )
+        malformed = GaugeMetricFamily(
+            "nightcap_controller_objects_malformed",
+            "Objects that were not understood; of each the last good state holds.",
+            labels=["watch"],
+        )
         for reflector in self._reflectors:
             objects.add_metric([reflector.name], len(reflector.items()))
+            malformed.add_metric([reflector.name], len(reflector.malformed))
         yield objects
+        yield malformed
 
 
 class _Captures(Collector):

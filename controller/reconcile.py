@@ -139,7 +139,7 @@ def plan_pod(
         return PodPlan(facts, matching)
     concerned = [captures[uid] for uid in matching | facts.ordered if uid in captures]
     wanted = desired_orders(pod, existing, concerned, matching, view, now)
-    actions = _orders_actions(pod, existing, wanted, view)
+    actions = _orders_actions(pod, existing, wanted, view, now)
     return PodPlan(facts, matching, facts.ordered, actions, wanted.wake_at)
 
 
@@ -273,12 +273,24 @@ def _read_orders(text: str) -> Orders | None:
 
 
 def _orders_actions(
-    pod: Pod, existing: Orders, wanted: Wanted, view: NamespaceView
+    pod: Pod, existing: Orders, wanted: Wanted, view: NamespaceView, now: float
 ) -> tuple[Action, ...]:
     actions: list[Action] = []
     if not _says(pod.metadata.annotation(keys.ORDERS), existing, wanted.orders):
-        ids = frozenset(entry.id for entry in wanted.orders.captures)
-        actions.append(PatchOrders(pod_ref(pod.metadata), dump_orders(wanted.orders) or None, ids))
+        before = {entry.id: entry for entry in existing.captures}
+        after = {entry.id: entry for entry in wanted.orders.captures}
+        patch = PatchOrders(
+            pod_ref(pod.metadata),
+            dump_orders(wanted.orders) or None,
+            frozenset(after),
+            begun=tuple(
+                entry
+                for uid, entry in after.items()
+                if entry.until > now and (uid not in before or before[uid].until <= now)
+            ),
+            over=tuple(entry for uid, entry in before.items() if uid not in after),
+        )
+        actions.append(patch)
     if wanted.left_out:
         event = RecordEvent(
             regarding=pod_ref(pod.metadata),

@@ -156,12 +156,14 @@ class Memory:
         ordered_at: By (capture uid, pod uid): when the pod's orders first named the capture.
         refusals: By (namespace, name) of annotation captures.
         told: (uid, reason, message) of events that were recorded.
+        pods_told: Capture uid -> uids of the pods that were told of it.
     """
 
     status_written_at: dict[str, float] = field(default_factory=dict)
     ordered_at: dict[tuple[str, str], float] = field(default_factory=dict)
     refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)
     told: set[tuple[str, str, str]] = field(default_factory=set)
+    pods_told: dict[str, set[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,6 +214,9 @@ class World:
         for key in tuple(self.memory.ordered_at):
             if key[0] not in captures or key[1] not in pods:
                 self.memory.ordered_at.pop(key, None)
+        for uid in tuple(self.memory.pods_told):
+            if uid not in captures:
+                self.memory.pods_told.pop(uid, None)
 
     def captures(self) -> tuple[Judged, ...]:
         with self._lock:

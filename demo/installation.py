@@ -149,14 +149,10 @@ def uninstall(kubectl: Kubectl, manifests: str, say: Callable[[str], None]) -> N
     for kind in webhooks:
         kubectl.delete(kind, "nightcap")
     injected = _injected_pods(kubectl)
-    documents = [
-        document
-        for document in manifests.split("\n---\n")
-        if not (injected and "name: nightcap-orders" in document)
-    ]
+    all_but_the_policy = ("-l", "nightcap.dev/remove!=last") if injected else ()
     kubectl.run(
-        "delete", "--ignore-not-found", "-f", "-",
-        stdin="\n---\n".join(documents), timeout_seconds=300,
+        "delete", "--ignore-not-found", *all_but_the_policy, "-f", "-",
+        stdin=manifests, timeout_seconds=300,
     )  # fmt: skip
     if injected:
         say(

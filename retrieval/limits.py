@@ -88,7 +88,7 @@ class Seats:
         with self._lock:
             taken = self._taken.get(asker, 0)
             if taken >= self._count:
-                raise TooMuch(f"{taken} answers to you are under way; wait for one to end", 5)
+                raise TooMuch(f"{taken} of your requests are under way; wait for one to end", 5)
             self._taken[asker] = taken + 1
 
     def leave(self, asker: str) -> None:

@@ -232,6 +232,8 @@ class Recorder:
         message = "; ".join(f"{name}: {each.message}" for name, each in self.problems.items())
         if self.is_opening:
             message = "the filter is long: whether it can be used is being found out"
+            if self._check.doubt:
+                message += f"; {self._check.doubt}"
         elif self.streams.keys() <= self.problems.keys():
             state, reason = State.FAILED, Reason.NO_INTERFACE
             message = message or "there is no interface but lo"

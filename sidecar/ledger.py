@@ -5,7 +5,7 @@ import os
 from typing import Any, Final
 
 from nightcap.contract.orders import Limit
-from nightcap.contract.reports import Reason
+from nightcap.contract.reports import Lost, Reason, lost_value, parse_lost
 from sidecar.lifecycle import End
 
 LEDGER_FILE: Final = "state.json"
@@ -18,7 +18,7 @@ class Ledger:
     Attributes:
         packets, bytes: Of the segments that are complete.
         received, dropped: Of the interfaces that are closed.
-        lost_segments, lost_bytes: What the spool dropped before it was shipped.
+        lost: What the spool dropped before it was shipped.
         next_seq: By interface.
         counted: By interface, the highest segment that `packets` and `bytes` hold.
         report_seq: No report had this number yet.
@@ -32,8 +32,7 @@ class Ledger:
         self.bytes = 0
         self.received = 0
         self.dropped = 0
-        self.lost_segments = 0
-        self.lost_bytes = 0
+        self.lost = Lost()
         self.next_seq: dict[str, int] = {}
         self.counted: dict[str, int] = {}
         self.report_seq = 1
@@ -71,7 +70,7 @@ def write(folder: str, ledger: Ledger, *, received: int, dropped: int, report_se
         "bytes": ledger.bytes,
         "received": received,
         "dropped": dropped,
-        "lost": {"segments": ledger.lost_segments, "bytes": ledger.lost_bytes},
+        "lost": lost_value(ledger.lost),
         "next": ledger.next_seq,
         "counted": ledger.counted,
         "report": report_seq,
@@ -105,8 +104,7 @@ def read(folder: str) -> Ledger:
     ledger = Ledger()
     ledger.packets, ledger.bytes = int(value["packets"]), int(value["bytes"])
     ledger.received, ledger.dropped = int(value["received"]), int(value["dropped"])
-    ledger.lost_segments = int(value["lost"]["segments"])
-    ledger.lost_bytes = int(value["lost"]["bytes"])
+    ledger.lost = parse_lost(value["lost"])
     ledger.next_seq = {str(name): int(seq) for name, seq in value["next"].items()}
     ledger.counted = {str(name): int(seq) for name, seq in value["counted"].items()}
     ledger.report_seq = int(value["report"])

@@ -10,7 +10,7 @@ from typing import Final
 from nightcap.contract.orders import CAPTURE_ID
 from nightcap.contract.uploads import BadUploadPath, unquote_interface
 from nightcap.pcap import formats
-from sidecar import ledger, log
+from sidecar import log
 from sidecar.segment import Segment
 from sidecar.spool import CaptureSpool, Spool
 
@@ -30,12 +30,7 @@ def recover(spool: Spool, names: list[str]) -> None:
 
 
 def _load(capture: CaptureSpool) -> None:
-    try:
-        capture.ledger = ledger.read(capture.folder)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        log.error("state cannot be read, counting anew", capture=capture.id, error=error)
+    capture.load()
     for name in sorted(os.listdir(capture.folder)):
         if os.path.isdir(f"{capture.folder}/{name}"):
             _load_interface(capture, name)

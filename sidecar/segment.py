@@ -11,7 +11,9 @@ class Segment:
 
     Attributes:
         age: Place in the order of creation over all captures.
-        size: Bytes that may be read; always the end of a record.
+        size: Bytes that may be read; always the end of a record. Of one that was dropped, what
+            the collector has.
+        recorded: What `size` was when it was dropped.
         marks: Ends of records below `size`, ascending, some hundred KiB apart.
         ours: What the collector holds under this number is surely ours: it was asked, or has
             accepted something.
@@ -29,6 +31,7 @@ class Segment:
         self.age = age
         self.max_files = max_files
         self.size = 0
+        self.recorded = 0
         self.complete = False
         self.removed = False
         self.marks: list[int] = []

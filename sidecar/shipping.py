@@ -3,7 +3,8 @@
 All of it under `Spool.lock`; nothing here opens a file or a connection.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -17,6 +18,7 @@ MAX_PACE_SECONDS: Final = 300.0
 DURABLE_AGAIN_SECONDS: Final = 0.3
 FIRST_DELAY_SECONDS: Final = 0.5
 LAST_DELAY_SECONDS: Final = 30.0
+TERMINATING_DELAY_SECONDS: Final = 1.0
 
 
 class Kind(StrEnum):
@@ -53,6 +55,12 @@ class Delay:
         self.seconds = 0.0
 
 
+def spread() -> float:
+    """A random factor for waits, 0.5 to 1.5."""
+    # Not by `random`, which would stay in memory for this alone.
+    return 0.5 + os.urandom(1)[0] / 256
+
+
 class Turn:
     """How it stands with sending one capture's things."""
 
@@ -66,6 +74,42 @@ class Turn:
         self.served_at = served_at
         self.reported_at = reported_at
         self.delay = Delay()
+
+
+class Turns:
+    """How it stands with sending the things of all captures.
+
+    Attributes:
+        of: By capture id.
+    """
+
+    def __init__(self) -> None:
+        self.of: dict[str, Turn] = {}
+        self._most_delay = LAST_DELAY_SECONDS
+
+    def keep(self, captures: Iterable[str]) -> None:
+        """Have a turn for each of these, and for nobody else."""
+        self.of = {name: self.of.get(name, Turn()) for name in captures}
+
+    def hurry(self) -> None:
+        """The pod is going: forget the waits, and wait less from now on."""
+        self._most_delay = TERMINATING_DELAY_SECONDS
+        for turn in self.of.values():
+            turn.retry_at = 0.0
+
+    def reported(self, capture_id: str, now: float) -> None:
+        """A report was accepted."""
+        turn = self.of.get(capture_id)
+        if turn is not None:
+            turn.reported_at = now
+            turn.delay.reset()
+
+    def put_off(self, capture_id: str, now: float) -> bool:
+        """It was refused: try it later; True when it is the first time in a row."""
+        turn = self.of.setdefault(capture_id, Turn())
+        first = turn.delay.seconds == 0
+        turn.retry_at = now + turn.delay.longer(spread(), self._most_delay)
+        return first
 
 
 def choose(

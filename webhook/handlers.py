@@ -14,7 +14,7 @@ import msgspec
 from nightcap.contract import keys
 from nightcap.contract.assignment import ResolvedCapture, orders_of_new_pod
 from nightcap.contract.ceilings import Ceiling
-from nightcap.pcap.bounded import NotCompiledInTime
+from nightcap.pcap.bounded import Undecided
 from webhook import injection
 from webhook.constraints import Refused, fit
 from webhook.eligibility import SENTENCES, Inject, Keep, Skip, SkipReason, decide
@@ -249,7 +249,7 @@ class FilterCheck:
             raise NotCompiled("was not compiled now", "busy")
         try:
             return self._check_filter(expression)
-        except NotCompiledInTime as error:
+        except Undecided as error:
             raise NotCompiled(str(error), "slow") from error
         finally:
             self._places.release()

@@ -52,12 +52,14 @@ def _measure(api: PrivateApi, size: int, namespaces: int, effort: Effort) -> Ite
     controller.start()
     try:
         synced = controller.wait_ready(120)
+        # team-0 has its orders from the controller before; those of newer pods are being written.
+        early = [] if size == _SIZES[0] else [_order_all(api, "early")]
         for number in range(namespaces):
             _wait_ordered(api, f"team-{number}")
         _wait_quiet(controller)
         settled = time.monotonic() - controller.started_at
         written = controller.metric("nightcap_controller_orders_written_total")
-        seconds = [_order_all(api, number) for number in range(effort.of(_ROUNDS, 2))]
+        seconds = [_order_all(api, str(number)) for number in range(effort.of(_ROUNDS, 2))]
         _wait_quiet(controller)
         idle = effort.of(_IDLE_SECONDS, 10)
         used = controller.cpu_seconds()
@@ -78,6 +80,9 @@ def _measure(api: PrivateApi, size: int, namespaces: int, effort: Effort) -> Ite
         }
         pods = f"{size:,} pods".replace(",", " ")
         yield _point(f"{pods}: a new capture's 500 orders", seconds, 10, "s", "≤ 10 s", detail)
+        if early:
+            point = f"{pods}: the same, behind the start's"
+            yield _point(point, early, 10, "s", "≤ 10 s", detail)
         memory = [controller.memory_mb()]
         yield _point(f"{pods}: memory", memory, 200, "MB", "≤ 200 MB", detail)
         yield _point(f"{pods}: start to synced", [synced], 30, "s", "≤ 30 s", detail)
@@ -124,7 +129,7 @@ def _capture(name: str, spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _order_all(api: PrivateApi, number: int) -> float:
+def _order_all(api: PrivateApi, number: str) -> float:
     """Capture a whole namespace; seconds until the last of its pods has the orders.
 
     Then the capture is deleted, and the orders are waited for to be gone.

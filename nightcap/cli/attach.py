@@ -18,7 +18,7 @@ import click
 from nightcap.cli import ephemeral
 from nightcap.cli import output as _out
 from nightcap.cli.follow import choose_viewer, pour, with_option, write_option
-from nightcap.cli.options import PODS, cluster_options, dry_run_option, session_of
+from nightcap.cli.options import cluster_options, dry_run_option, pod_argument, session_of
 from nightcap.cli.session import SYSTEM, Fault, Session, dry_run_mark, dry_run_query
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _RIGHTS: Final = (
 
 
 @click.command()
-@click.argument("pod", shell_complete=PODS)
+@pod_argument
 @click.option("-f", "--filter", "expression", metavar="EXPRESSION", help="pcap-filter(7).")
 @click.option("--duration", metavar="TIME", default="1h", help="At most so long; default 1h.")
 @click.option("--snap-length", type=int, metavar="BYTES", help="Bytes kept of each packet.")
@@ -74,16 +74,15 @@ def attach(
     session = session_of(context)
     stream = _stream(expression, duration, snap_length, interface)
     chosen = choose_viewer(viewer, write)
-    name = pod.removeprefix("pod/")
-    found = _find_pod(session, name)
+    found = _find_pod(session, pod)
     objection = ephemeral.objection(found)
     if objection:
         raise Fault(objection)
     added = _add(session, found, image or _image(session), stream.seconds, dry_run)
     if dry_run != "none":
-        click.echo(f"pod/{name} gets container {added}{dry_run_mark(dry_run)}")
+        click.echo(f"pod/{pod} gets container {added}{dry_run_mark(dry_run)}")
         return
-    _wait_running(session, name, added)
+    _wait_running(session, pod, added)
     from nightcap.contract.paths import ERRAND_PROGRAM
     from nightcap.contract.streaming import dump_stream
     from nightcap.kube.errors import Forbidden
@@ -91,11 +90,11 @@ def attach(
 
     command = [ERRAND_PROGRAM, "stream", dump_stream(stream)]
     try:
-        running = execute(session.client, session.namespace, name, added, command, stdin=True)
+        running = execute(session.client, session.namespace, pod, added, command, stdin=True)
     except Forbidden as error:
         raise Fault(_refused(session, error.message)) from error
     with running:
-        said = _Said(name)
+        said = _Said(pod)
         pour(_packets(running, said), chosen)
         said.check(running)
 
@@ -251,7 +250,8 @@ class _Said:
                 self._is_open = True
                 _out.note(f"capturing in pod/{self._pod}, {said['interface']}; Ctrl-C ends it")
             elif event == STREAM_OVER:
-                _out.note(f"{said['packets']} packets, {said['dropped']} dropped by the kernel")
+                packets = "1 packet" if said["packets"] == 1 else f"{said['packets']} packets"
+                _out.note(f"{packets}, {said['dropped']} dropped by the kernel")
             elif said.get("level") == "error":
                 self._fault = str(said.get("message") or event)
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from nightcap.cli.session import SYSTEM
 from nightcap.cli.words import Line, Mark, human_age
+from nightcap.contract.canary import CANARY_POLICY as CANARY
 
 LEAST_MINOR: Final = 30
 RENEWED_AT: Final = 2 / 3
@@ -160,29 +161,74 @@ def check_roots(roots: Sequence[Root] | None, now: float) -> Line:
     return Line(Mark.OK, f"the CA is valid for {human_age(left)}; it renews itself")
 
 
-def check_policy(policy: Object | None, binding: Object | None) -> Line:
-    """Whether nobody but the controller can write orders."""
-    consequence = "whoever may edit pods can forge orders"
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A ValidatingAdmissionPolicy of ours, whose binding has its name.
+
+    Attributes:
+        good: What is said when it is in force.
+        consequence: What is said of its absence.
+    """
+
+    name: str
+    good: str
+    consequence: str
+
+
+ORDERS_POLICY: Final = Policy(
+    "nightcap-orders",
+    good="orders are guarded",
+    consequence="whoever may edit pods can forge orders",
+)
+SIDECAR_POLICY: Final = Policy(
+    "nightcap-sidecar",
+    good="pods whose sidecar another webhook breaks are refused",
+    consequence="a pod whose sidecar another webhook breaks waits for ever",
+)
+CANARY_POLICY: Final = Policy(
+    CANARY,
+    good="account nightcap-canary creates pods in dry runs alone",
+    consequence="account nightcap-canary can create pods, and the controller as that account",
+)
+
+
+def check_policy(ours: Policy, policy: Object | None, binding: Object | None) -> Line:
+    """Whether a policy of ours is in force.
+
+    Args:
+        ours: Which one.
+        policy: Its object; None if it does not exist.
+        binding: Its binding; None if it does not exist.
+    """
+
+    def fault(what: str) -> Line:
+        return Line(Mark.FAULT, f"{what}: {ours.consequence}", REINSTALL)
+
     if policy is None:
-        what = "validating admission policy nightcap-orders does not exist"
-        return Line(Mark.FAULT, f"{what}: {consequence}", REINSTALL)
+        return fault(f"validating admission policy {ours.name} does not exist")
     if binding is None:
-        what = "validating admission policy nightcap-orders is not bound"
-        return Line(Mark.FAULT, f"{what}: {consequence}", REINSTALL)
+        return fault(f"validating admission policy {ours.name} is not bound")
     spec = binding.get("spec") or {}
-    if spec.get("policyName") != "nightcap-orders":
-        what = f"binding nightcap-orders binds policy {spec.get('policyName')}"
-        return Line(Mark.FAULT, f"{what}: {consequence}", REINSTALL)
+    if spec.get("policyName") != ours.name:
+        return fault(f"binding {ours.name} binds policy {spec.get('policyName')}")
     if "Deny" not in (spec.get("validationActions") or ()):
-        what = "binding nightcap-orders does not deny"
-        return Line(Mark.FAULT, f"{what}: {consequence}", REINSTALL)
+        return fault(f"binding {ours.name} does not deny")
     if spec.get("matchResources"):
         return Line(
             Mark.NOTE,
-            "binding nightcap-orders holds for some namespaces alone (matchResources)",
-            "orders of pods elsewhere are not guarded",
+            f"binding {ours.name} holds for some namespaces alone (matchResources)",
+            f"elsewhere {ours.consequence}",
         )
-    return Line(Mark.OK, "orders are guarded by admission policy nightcap-orders")
+    return Line(Mark.OK, f"{ours.good} (admission policy {ours.name})")
+
+
+def no_canary() -> Line:
+    """What is to be said where the canary was left out of the installation."""
+    return Line(
+        Mark.NOTE,
+        "the canary is not installed: no namespace is proved before a pod is created there",
+        "leave canary.yaml in the overlay, if that is not meant",
+    )
 
 
 def check_refusal(accepted: bool, said: str) -> Line:

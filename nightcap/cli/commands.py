@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 
 _COMMANDS: Final = {
-    "start": ("captures:start", "Start a capture of pods"),
+    "start": ("start:start", "Start a capture of pods"),
     "stop": ("captures:stop", "Stop captures; their files stay"),
     "list": ("captures:list_captures", "List captures"),
     "status": ("captures:status", "Say what a capture does, and why nothing is captured"),
@@ -26,6 +26,17 @@ _COMMANDS: Final = {
 """Name -> where it is, and what the list of commands says of it."""
 
 
+class NobodyReadsError(Exception):
+    """Whoever the answer was for has seen enough of it, as in `| head`."""
+
+
+def _as_kubectl_reads(arguments: list[str]) -> list[str]:
+    """`--dry-run` takes its value after `=` alone: what comes next is no value but a name."""
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    read = ["--dry-run=client" if word == "--dry-run" else word for word in own]
+    return [*read, *arguments[len(own) :]]
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and first lines by heart."""
 
@@ -40,6 +51,16 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(f"nightcap.cli.{module}"), name)
         command.short_help = where[1]
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _as_kubectl_reads(args))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # Click would end with 1, as if it had gone wrong.
+            raise NobodyReadsError from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

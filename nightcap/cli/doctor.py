@@ -22,20 +22,17 @@ from nightcap.cli.ground import (
 from nightcap.cli.options import cluster_options, output_option, session_of
 from nightcap.cli.rescue import examine as examine_injection
 from nightcap.cli.rescue import rescue
+from nightcap.cli.rights import examine_rights
 from nightcap.cli.session import SYSTEM, Session
 from nightcap.cli.words import Line, Mark
 
 _DEPLOYMENTS: Final = ("nightcap-controller", "nightcap-webhook", "nightcap-retrieval")
 _SERVICES: Final = ("nightcap-webhook", "nightcap-collector", "nightcap-retrieval")
 _MOST_NAMESPACES: Final = 50
+_ANSWER_SECONDS: Final = 10.0
+_MOST_SECONDS: Final = 120.0
 _BAD_FILTER: Final = "this is ( no filter"
 _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
-
-# (what for, role, verb, group, resource, subresource)
-_RIGHTS: Final = (
-    ("start and stop captures", "nightcap-capture", "create", "nightcap.dev", "packetcaptures", ""),
-    ("fetch files", "nightcap-files", "get", "nightcap.dev", "packetcaptures", "files"),
-)
 
 
 @click.command()
@@ -70,7 +67,8 @@ def doctor(
         raise click.UsageError("--image and --delete say how --rescue frees pods; give it, too")
     session = session_of(context)
     said = []
-    for line in rescue(session, image, delete=delete) if frees else examine(session, time.time()):
+    lines = rescue(session, image, delete=delete) if frees else patiently(session)
+    for line in lines:
         said.append(line)
         if output is None:
             click.echo(_out.line(line))
@@ -78,6 +76,43 @@ def doctor(
         found = [{"mark": str(s.mark), "text": s.text, "advice": s.advice} for s in said]
         click.echo(_out.dump(found, output))
     return 1 if any(line.mark is Mark.FAULT for line in said) else 0
+
+
+def patiently(
+    session: Session,
+    *,
+    answer_seconds: float = _ANSWER_SECONDS,
+    most_seconds: float = _MOST_SECONDS,
+) -> Iterator[Line]:
+    """All that `examine` says, or as much of it as an API server that is slow or away lets it.
+
+    Args:
+        session: Whose rights count.
+        answer_seconds: How long one answer may be silent.
+        most_seconds: How long all of it may take.
+    """
+    from nightcap.kube.errors import ClusterUnavailable
+
+    began = time.monotonic()
+    try:
+        session.client.read_seconds = answer_seconds
+        for line in examine(session, time.time()):
+            yield line
+            if time.monotonic() - began > most_seconds:
+                yield Line(
+                    Mark.FAULT,
+                    f"the API server is slow: after {most_seconds:g} s the rest was left out",
+                    "kubectl get --raw /readyz?verbose, and the load of the control plane",
+                )
+                return
+    except ClusterUnavailable as error:
+        if error.status:
+            raise
+        yield Line(
+            Mark.FAULT,
+            error.message,
+            "look at --context, and whether `kubectl version` answers; nothing else can be said",
+        )
 
 
 def examine(session: Session, now: float) -> Iterator[Line]:
@@ -98,11 +133,7 @@ def examine(session: Session, now: float) -> Iterator[Line]:
         yield _service(session, look, name)
     yield from examine_ground(look, now)
     yield from _certificates(look, now)
-    policy = look.get(paths.validating_policy("nightcap-orders"))
-    hidden = look.hidden
-    binding = look.get(paths.validating_policy_binding("nightcap-orders"))
-    hidden = hidden or look.hidden
-    yield look.unknown("the orders policy") if hidden else checks.check_policy(policy, binding)
+    yield from _policies(look)
     if crd.mark is Mark.OK:
         yield examine_schema(session)
         yield _refusal(session)
@@ -110,7 +141,31 @@ def examine(session: Session, now: float) -> Iterator[Line]:
     yield from examine_injection(session)
     yield from examine_labels(look)
     yield from _namespaces(session)
-    yield from _rights(session)
+    yield from examine_rights(session)
+
+
+def _policies(look: Looker) -> Iterator[Line]:
+    from nightcap.kube import paths
+
+    for ours in (checks.ORDERS_POLICY, checks.SIDECAR_POLICY, checks.CANARY_POLICY):
+        policy = look.get(paths.validating_policy(ours.name))
+        hidden = look.hidden
+        binding = look.get(paths.validating_policy_binding(ours.name))
+        look.hidden = hidden or look.hidden
+        if look.hidden:
+            yield look.unknown(f"admission policy {ours.name}")
+        elif ours is checks.CANARY_POLICY and policy is None and not _canary_has_rights(look):
+            yield checks.no_canary()
+        else:
+            yield checks.check_policy(ours, policy, binding)
+
+
+def _canary_has_rights(look: Looker) -> bool:
+    """Whether the account may create pods, as far as may be seen; who cannot see it, assumes so."""
+    from nightcap.contract.canary import CANARY_ACCOUNT
+    from nightcap.kube import paths
+
+    return look.get(paths.cluster_role_binding(CANARY_ACCOUNT)) is not None or bool(look.hidden)
 
 
 def _service(session: Session, look: Looker, name: str) -> Line:
@@ -275,43 +330,3 @@ def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
         return
     counts = Counter({reason: len(pods) for reason, pods in bare.items()})
     yield checks.check_bare_pods(name, counts)
-
-
-def _rights(session: Session) -> Iterator[Line]:
-    for purpose, role, verb, group, resource, subresource in _RIGHTS:
-        attributes = {
-            "namespace": session.namespace,
-            "verb": verb,
-            "group": group,
-            "resource": resource,
-            "subresource": subresource,
-        }
-        if may(session, attributes):
-            yield Line(Mark.OK, f"you may {purpose} in namespace {session.namespace}")
-        else:
-            yield Line(
-                Mark.NOTE,
-                f"you may not {purpose} in namespace {session.namespace}",
-                f"ask for it: kubectl -n {session.namespace} create rolebinding NAME "
-                f"--clusterrole={role} --user=YOU",
-            )
-    if session.client.bearer_token() is None:
-        yield Line(
-            Mark.NOTE,
-            "you log in with a client certificate, which retrieval cannot check",
-            "get and follow ask as a service account of the namespace that may read the files, if "
-            "you may; or say which: --as-service-account NAME",
-        )
-
-
-def may(session: Session, attributes: dict[str, str]) -> bool:
-    """Whether the caller may do something, as the API server sees it."""
-    from nightcap.kube import paths
-
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": attributes},
-    }
-    answer = json.loads(session.client.request("POST", paths.SELF_ACCESS_REVIEWS, body=review))
-    return bool(answer["status"].get("allowed"))

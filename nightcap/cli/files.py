@@ -11,7 +11,13 @@ import click
 from nightcap.cli import output as _out
 from nightcap.cli import words
 from nightcap.cli.follow import account_option
-from nightcap.cli.options import CAPTURES, PODS, cluster_options, output_option, session_of
+from nightcap.cli.options import (
+    capture_argument,
+    cluster_options,
+    output_option,
+    pods_option,
+    session_of,
+)
 from nightcap.cli.progress import progress
 from nightcap.cli.session import Fault, Session
 
@@ -21,9 +27,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("name", shell_complete=CAPTURES)
-@click.option("--pod", "pods", multiple=True, metavar="NAME", shell_complete=PODS,
-              help="Only this pod's packets; may be repeated.")  # fmt: skip
+@capture_argument()
+@pods_option
 @click.option("--merged", is_flag=True,
               help="One pcapng with the packets of all pods in order of time.")  # fmt: skip
 @click.option("-f", "--filter", "expression", metavar="EXPRESSION",
@@ -88,14 +93,13 @@ def get(
     except Damaged as error:
         raise Fault(f"{name}: {error}; nothing of it was kept, fetch it again") from error
     except OSError as error:
-        raise Fault(
-            f"{error.filename or target or directory or name}: {error.strerror}; choose another "
-            "place with -d or -o"
-        ) from error
+        # Never the name of the part that was to become the file.
+        place = target or error.filename or folder
+        raise Fault(f"{place}: {error.strerror}; choose another place with -d or -o") from error
 
 
 @click.command()
-@click.argument("name", shell_complete=CAPTURES)
+@capture_argument()
 @output_option("wide", "name", "json", "yaml")
 @account_option
 @cluster_options
@@ -110,7 +114,8 @@ def files(context: click.Context, name: str, output: str | None, account: str | 
 
     session = session_of(context)
     path = reach.capture_path(session.namespace, name, "files")
-    listed = _retrieval(session, account).json(path)["files"]
+    answer = _retrieval(session, account).json(path)
+    listed = answer["files"]
     if output in ("json", "yaml"):
         click.echo(_out.dump(_out.a_list(listed), output))
     elif output == "name":
@@ -120,6 +125,8 @@ def files(context: click.Context, name: str, output: str | None, account: str | 
         _out.note(_no_files(session, name))
     else:
         click.echo(_out.table(words.file_rows(listed, wide=output == "wide")))
+        for gap in answer.get("missing", ()):
+            _out.note(words.missing(gap))
 
 
 def _retrieval(session: Session, account: str | None) -> Retrieval:
@@ -175,6 +182,12 @@ def _get_merged(
     to = target or Path(f"{name}.pcapng")
     path = reach.capture_path(session.namespace, name, "merged.pcapng")
     with retrieval.open(path, query) as download:
+        if download.status == 204 and query:
+            asked = ", ".join(f"{key} {said}" for key, said in query)
+            raise Fault(
+                f"{name} has no packet of {asked}; kubectl nightcap files {name} "
+                f"-n {session.namespace} shows pods and times"
+            )
         if download.status == 204:
             raise Fault(_no_files(session, name))
         with tempfile.TemporaryFile(dir=_folder_of(to), prefix=".nightcap-") as file:

@@ -12,7 +12,7 @@ import click
 
 from nightcap.cli import output as _out
 from nightcap.cli import viewers
-from nightcap.cli.options import CAPTURES, PODS, cluster_options, session_of
+from nightcap.cli.options import capture_argument, cluster_options, pods_option, session_of
 from nightcap.cli.session import Fault, Session
 
 if TYPE_CHECKING:
@@ -34,9 +34,8 @@ account_option = click.option(
 
 
 @click.command()
-@click.argument("name", shell_complete=CAPTURES)
-@click.option("--pod", "pods", multiple=True, metavar="NAME", shell_complete=PODS,
-              help="Only this pod's packets; may be repeated.")  # fmt: skip
+@capture_argument()
+@pods_option
 @click.option("-f", "--filter", "expression", metavar="EXPRESSION",
               help="Only packets that pass this pcap-filter(7).")  # fmt: skip
 @with_option

@@ -9,9 +9,9 @@ import click
 from nightcap.cli import output as _out
 from nightcap.cli import words
 from nightcap.cli.options import (
-    NAMESPACES,
     cluster_options,
     dry_run_option,
+    namespace_argument,
     output_option,
     session_of,
 )
@@ -21,7 +21,7 @@ _SHOWN = 5
 
 
 @click.command()
-@click.argument("namespace", shell_complete=NAMESPACES)
+@namespace_argument
 @dry_run_option
 @output_option("name", "json", "yaml")
 @cluster_options
@@ -45,7 +45,7 @@ def enable(context: click.Context, namespace: str, dry_run: str, output: str | N
 
 
 @click.command()
-@click.argument("namespace", shell_complete=NAMESPACES)
+@namespace_argument
 @dry_run_option
 @output_option("name", "json", "yaml")
 @cluster_options

@@ -49,6 +49,51 @@ PODS = _completed(suggestions.pods)
 NAMESPACES = _completed(suggestions.namespaces)
 
 
+def _without_kind(
+    *kinds: str,
+) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """Take `KIND/NAME` for NAME: what `-o name` has printed can be given back, as to kubectl."""
+
+    def bare(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(bare(context, parameter, one) for one in value)
+        kind, slash, name = str(value).rpartition("/")
+        if slash and kind.lower() not in kinds:
+            raise click.BadParameter(
+                f"{value!r}: write the name alone, or {kinds[0]}/NAME", context, parameter
+            )
+        return name
+
+    return bare
+
+
+CAPTURE_KINDS = (
+    "packetcapture", "packetcaptures", "pcap", "packetcapture.nightcap.dev",
+    "packetcaptures.nightcap.dev",
+)  # fmt: skip
+
+
+def capture_argument(nargs: int = 1) -> Callable[[Command], Command]:
+    """NAME of one capture, or of several (-1)."""
+    return click.argument(
+        "name", nargs=nargs, required=True, shell_complete=CAPTURES,
+        callback=_without_kind(*CAPTURE_KINDS),
+    )  # fmt: skip
+
+
+pod_argument = click.argument(
+    "pod", shell_complete=PODS, callback=_without_kind("pod", "pods", "po")
+)
+pods_option = click.option(
+    "--pod", "pods", multiple=True, metavar="NAME", shell_complete=PODS,
+    callback=_without_kind("pod", "pods", "po"),
+    help="Only this pod's packets; may be repeated.",
+)  # fmt: skip
+namespace_argument = click.argument(
+    "namespace", shell_complete=NAMESPACES, callback=_without_kind("namespace", "namespaces", "ns")
+)
+
+
 def cluster_options(command: Command) -> Command:
     """`-n`, `--context`, `--kubeconfig`: before or after the command's name."""
     for decorate in (

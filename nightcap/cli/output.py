@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from nightcap.cli.words import Line, Mark
+from nightcap.cli.words import KIND, Line, Mark
 
 _LOOKS = {
     Mark.OK: ("ok", "green"),
@@ -38,6 +38,16 @@ def dump(value: Any, output: str) -> str:
 def a_list(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Several objects as one, as `kubectl get -o json` has it."""
     return {"apiVersion": "v1", "kind": "List", "metadata": {}, "items": list(items)}
+
+
+def written(capture: dict[str, Any], how: str | None, done: str) -> None:
+    """Say that a capture was written, or would have been: kubectl's line, or what `-o` asks for."""
+    metadata = capture["metadata"]
+    name = metadata.get("name") or f"{metadata.get('generateName', '')}…"
+    if how in (None, "name"):
+        click.echo(f"{KIND}/{name}" + (f" {done}" if how is None else ""))
+    else:
+        click.echo(dump(capture, str(how)))
 
 
 def line(said: Line) -> str:

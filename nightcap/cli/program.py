@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import click
 
 import nightcap
-from nightcap.cli.commands import LazyGroup
+from nightcap.cli.commands import LazyGroup, NobodyReadsError
 from nightcap.cli.options import cluster_options
 from nightcap.cli.session import Fault
 
@@ -48,8 +48,7 @@ def run(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except BrokenPipeError:
-        # `| head` has seen enough.
+    except NobodyReadsError:
         sys.stdout = None
         return 0
     except Exception as error:
@@ -75,7 +74,8 @@ def _fault_of(error: Exception) -> Fault | None:
                 "there (kubectl nightcap doctor), or --context names another cluster"
             )
         case errors.NotFound():
-            return Fault(f"{said}; kubectl nightcap list -A shows what there is")
+            shows = "get namespaces" if said.startswith("namespaces ") else "nightcap list -A"
+            return Fault(f"{said}; kubectl {shows} shows what there is")
         case errors.Forbidden():
             return Fault(
                 f"{said}; ask whoever administers the cluster for the roles nightcap-capture and "
@@ -85,6 +85,8 @@ def _fault_of(error: Exception) -> Fault | None:
             return Fault(f"{said}: the cluster does not accept this kubeconfig's login; log in")
         case errors.AlreadyExists():
             return Fault(f"{said}; choose another --name, or leave it out")
+        case errors.ClusterUnavailable() if error.reason == "NoLogin":
+            return Fault(f"{said}; log in as you do for kubectl, and try `kubectl version`")
         case errors.ClusterUnavailable() if error.status == 0:
             return Fault(f"{said}; look at --context, and whether `kubectl version` answers")
         case _:

@@ -144,6 +144,8 @@ def fault_of(error: ApiError, namespace: str) -> Fault:
             f"{said}; ask for the role nightcap-reach in {SYSTEM}: kubectl -n {SYSTEM} create "
             "rolebinding NAME --role=nightcap-reach --user=YOU"
         )
+    if isinstance(error, errors.Unauthorized):
+        return Fault(f"{said}: the cluster does not accept this kubeconfig's login; log in again")
     if isinstance(error, errors.NotFound):
         return Fault(f"{said}: Nightcap is not installed on this cluster; kubectl nightcap doctor")
     return Fault(said)

@@ -63,7 +63,7 @@ def parse_target(words: Sequence[str], selector: str | None, *, every: bool) -> 
     """What is meant by the arguments of `start`.
 
     Args:
-        words: `KIND/NAME`, or names of pods.
+        words: `KIND/NAME`, `KIND NAME`, or names of pods.
         selector: What `-l` says, as kubectl understands it.
         every: `--all`: every pod of the namespace.
 
@@ -80,6 +80,12 @@ def parse_target(words: Sequence[str], selector: str | None, *, every: bool) -> 
         return Selected({})
     if selector is not None:
         return Selected(parse_selector(selector))
+    kind = words[0].lower()
+    if kind.partition(".")[0] in _WORKLOADS.keys() | _PODS and "/" not in kind:
+        # As kubectl takes it, too: the kind, then the names.
+        if len(words) == 1:
+            raise BadTarget(f"{words[0]}: which one? Write {words[0]}/NAME")
+        words = [f"{words[0]}/{word}" for word in words[1:]]
     parsed = [_parse_word(word) for word in words]
     workloads = [target for target in parsed if isinstance(target, Workload)]
     if workloads and len(parsed) > 1:

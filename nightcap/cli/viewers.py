@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import click
 
 from nightcap.cli.session import Fault
+
+if TYPE_CHECKING:
+    import subprocess
 
 STDOUT: Final = "-"
 WIRESHARK: Final = "wireshark"
@@ -115,6 +117,9 @@ def _copy(pieces: Iterable[bytes], to: IO[bytes]) -> None:
 
 
 def _into_program(pieces: Iterable[bytes], viewer: Program) -> None:
+    # Here alone, and not for every help text.
+    import subprocess
+
     # In a session of its own: Ctrl-C is for us. A window stays open with what it has shown, a
     # program in the terminal finishes what it was given and ends.
     with subprocess.Popen(
@@ -137,9 +142,11 @@ def _into_program(pieces: Iterable[bytes], viewer: Program) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    from subprocess import TimeoutExpired
+
     try:
         process.wait(_END_SECONDS)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+    except (TimeoutExpired, KeyboardInterrupt):
         process.kill()
 
 

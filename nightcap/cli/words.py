@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
+from nightcap.contract.reports import Gap
+
 KIND: Final = "packetcapture.nightcap.dev"
 EVERY_PACKET: Final = "every packet"
 NO_ANSWER: Final = "-"
@@ -203,6 +205,12 @@ def file_rows(files: Sequence[Mapping[str, Any]], *, wide: bool) -> list[tuple[s
                     for key in ("pod", "interface", "node", "dropped")]  # fmt: skip
         rows.append(tuple(row))
     return rows
+
+
+def missing(gap: Mapping[str, Any]) -> str:
+    """What is in none of a capture's files, and of which pod."""
+    fields = (gap.get(field, 0) for field in Gap._fields[1:])
+    return f"{gap['pod']}: {Gap(str(gap['interface']), *map(int, fields)).sentence}"
 
 
 def status_rows(capture: Mapping[str, Any]) -> list[tuple[str, str]]:

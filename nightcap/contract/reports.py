@@ -8,8 +8,12 @@ import json
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from nightcap.contract.orders import is_interface
+
 REPORT_VERSION: Final = 1
 MAX_REPORT_BYTES: Final = 4096
+MAX_GAPS: Final = 16
+"""The newest that a report names; its totals hold all."""
 
 
 class State(StrEnum):
@@ -48,11 +52,47 @@ class BadReport(ValueError):
     """A report that cannot be read."""
 
 
+class Gap(NamedTuple):
+    """Segments of one interface, one after the other, that were dropped before they were shipped.
+
+    Attributes:
+        first: Number of the first of them.
+        last: Number of the last.
+        offset: So many bytes of the first one were shipped; of the others none.
+        bytes: How many are missing.
+    """
+
+    interface: str
+    first: int
+    last: int
+    offset: int
+    bytes: int
+
+    @property
+    def which(self) -> str:
+        """The segments, for people."""
+        numbers = f"{self.first}" if self.first == self.last else f"{self.first}-{self.last}"
+        behind = f" behind byte {self.offset}" if self.offset else ""
+        return f"{self.interface} {numbers}{behind}"
+
+    @property
+    def sentence(self) -> str:
+        """All of it, for people."""
+        return f"{self.bytes} bytes were dropped before they were shipped: segments {self.which}"
+
+
 class Lost(NamedTuple):
-    """What the spool had to drop before it was shipped."""
+    """What the spool had to drop before it was shipped.
+
+    Attributes:
+        segments: Of how many something is missing.
+        bytes: How many are missing of all of them.
+        gaps: Which; the newest, in the order in which they came about.
+    """
 
     segments: int = 0
     bytes: int = 0
+    gaps: tuple[Gap, ...] = ()
 
 
 class Report(NamedTuple):
@@ -85,19 +125,58 @@ class Report(NamedTuple):
 
 
 def dump_report(report: Report) -> str:
-    """Write a report as one line of ASCII JSON of at most 4 KiB (a long message is cut)."""
+    """Write a report as one line of ASCII JSON of at most 4 KiB.
+
+    A long message is cut; where that does not suffice, the oldest gaps are left out.
+    """
     text = json.dumps(report_value(report), separators=(",", ":"))
-    most = 1024
+    most, gaps = 1024, MAX_GAPS
     while len(text) > MAX_REPORT_BYTES:
-        short = report._replace(message=report.message[:most])
+        lost = report.lost._replace(gaps=report.lost.gaps[-gaps:] if gaps else ())
+        short = report._replace(message=report.message[:most], lost=lost)
         text = json.dumps(report_value(short), separators=(",", ":"))
-        most //= 2
+        if most > 64 or not gaps:
+            most //= 2
+        else:
+            gaps //= 2
     return text
 
 
 def report_value(report: Report) -> dict[str, Any]:
     """The report as JSON has it."""
-    return {**report._asdict(), "lost": report.lost._asdict()}
+    return {**report._asdict(), "lost": lost_value(report.lost)}
+
+
+def lost_value(lost: Lost) -> dict[str, Any]:
+    """What was lost as JSON has it; gaps only where there are any."""
+    value: dict[str, Any] = {"segments": lost.segments, "bytes": lost.bytes}
+    if lost.gaps:
+        value["gaps"] = [gap._asdict() for gap in lost.gaps]
+    return value
+
+
+def parse_lost(value: object) -> Lost:
+    """The counterpart of `lost_value`; of more gaps than a report names it reads the newest.
+
+    Raises:
+        BadReport: a field is of the wrong kind.
+    """
+    if not isinstance(value, dict):
+        raise BadReport("lost: must be an object")
+    gaps = value.get("gaps", [])
+    if not isinstance(gaps, list):
+        raise BadReport("lost.gaps: must be a list")
+    newest = tuple(map(_gap, gaps[-MAX_GAPS:]))
+    return Lost(_count(value, "segments"), _count(value, "bytes"), newest)
+
+
+def _gap(value: object) -> Gap:
+    if not isinstance(value, dict):
+        raise BadReport("lost.gaps: each must be an object")
+    interface = value.get("interface")
+    if not isinstance(interface, str) or not is_interface(interface):
+        raise BadReport(f"lost.gaps: {str(interface)[:40]!r} is no name of an interface")
+    return Gap(interface, *(_count(value, field) for field in Gap._fields[1:]))
 
 
 def parse_report(text: str) -> Report:
@@ -114,9 +193,7 @@ def parse_report(text: str) -> Report:
         raise BadReport(f"report is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise BadReport("report must be an object")
-    lost = value.get("lost", {})
-    if not isinstance(lost, dict):
-        raise BadReport("lost: must be an object")
+    lost = parse_lost(value.get("lost", {}))
     try:
         reason = Reason(value.get("reason", ""))
     except ValueError:
@@ -132,7 +209,7 @@ def parse_report(text: str) -> Report:
         bytes=_count(value, "bytes"),
         received=_count(value, "received"),
         dropped=_count(value, "dropped"),
-        lost=Lost(_count(lost, "segments"), _count(lost, "bytes")),
+        lost=lost,
         backlog=_count(value, "backlog"),
         shipped=value.get("shipped") is True,
         v=_count(value, "v"),

@@ -5,11 +5,11 @@ Structs in `nightcap.contract.objects`. No client-side rate limit: the server's 
 priority and fairness decides. Nothing is retried here; who calls knows what is safe.
 """
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
 
@@ -19,12 +19,15 @@ from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 
 import nightcap
+from nightcap.kube.closing import Closing
 from nightcap.kube.errors import ApiError, ClusterUnavailable, error_of, unavailable
 
 _IN_CLUSTER_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _POOL_SIZE = 64
 """Idle connections kept: one for each of 32 threads, and one for each watch."""
 _CHUNK_BYTES = 65536
+_CONNECT_SECONDS = 5.0
+_READ_SECONDS = 30.0
 _SOCKET_OPTIONS = [
     *urllib3.connection.HTTPConnection.default_socket_options,
     # A watch only listens: without probes it would not notice for minutes that the
@@ -42,6 +45,17 @@ APPLY_PATCH = "application/apply-patch+yaml"
 """Content type of a server-side apply; JSON is YAML, and `fieldManager` goes in the query."""
 
 
+class _Said(logging.Handler):
+    """What the official client logs of a login that failed, before it goes on as nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.errors: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.errors.append(record.getMessage())
+
+
 class KubeClient:
     """Requests to one API server; safe to use from many threads, and after a fork."""
 
@@ -51,6 +65,8 @@ class KubeClient:
         configuration.socket_options = _SOCKET_OPTIONS
         self._configuration = configuration
         self._api = ApiClient(configuration)
+        self.read_seconds: float = _READ_SECONDS
+        """How long an answer may be silent, where a request does not say."""
         self._pid = os.getpid()
 
     @classmethod
@@ -62,9 +78,12 @@ class KubeClient:
             context: A context of that file, or of kubectl's default one.
 
         Raises:
-            ClusterUnavailable: says where a configuration was looked for.
+            ClusterUnavailable: says where a configuration was looked for, or why the program that
+                logs in (an exec plugin) has not.
         """
         configuration = Configuration()
+        said = _Said()
+        logging.getLogger().addHandler(said)
         try:
             if kubeconfig is None and context is None and _is_in_cluster():
                 config.load_incluster_config(  # type: ignore[no-untyped-call]
@@ -80,8 +99,14 @@ class KubeClient:
         except (config.ConfigException, OSError) as error:
             where = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
             raise ClusterUnavailable(
-                0, "NoConfiguration", f"no cluster to talk to: {where}: {error}"
+                0, "NoConfiguration", f"no cluster to talk to: {where}: {str(error).rstrip('.')}"
             ) from error
+        finally:
+            logging.getLogger().removeHandler(said)
+        if said.errors and not (configuration.api_key or configuration.cert_file):
+            raise ClusterUnavailable(
+                0, "NoLogin", f"the kubeconfig's login program failed: {said.errors[-1]}"
+            )
         return cls(configuration)
 
     @property
@@ -98,7 +123,7 @@ class KubeClient:
         body: Any = None,
         content_type: str = "application/json",
         headers: Mapping[str, str] | None = None,
-        timeout: tuple[float, float] = (5, 30),
+        timeout: tuple[float, float] | None = None,
     ) -> bytes:
         """One request; the answer's body.
 
@@ -109,7 +134,7 @@ class KubeClient:
             body: Bytes as they are, or anything msgspec turns into JSON.
             content_type: Of the body; the `*_PATCH` constants for patches.
             headers: More headers.
-            timeout: Seconds to connect, and for each read.
+            timeout: Seconds to connect, and for each read; the client's own if there are none.
 
         Raises:
             ApiError: A subclass for each way to fail.
@@ -121,7 +146,7 @@ class KubeClient:
             body=body,
             content_type=content_type,
             headers=headers,
-            timeout=timeout,
+            timeout=timeout or (_CONNECT_SECONDS, self.read_seconds),
             preload=True,
         )
         data: bytes = response.data
@@ -185,7 +210,7 @@ class KubeClient:
             body=None,
             content_type="",
             headers=headers,
-            timeout=(5, read_timeout),
+            timeout=(_CONNECT_SECONDS, read_timeout),
             preload=False,
         )
         if not 200 <= response.status < 300:
@@ -248,23 +273,12 @@ class KubeClient:
         return {"Authorization": str(setting["value"]).strip()}
 
 
-class LineStream:
+class LineStream(Closing):
     """Lines of an endless answer; `abort` from any thread ends a blocked read."""
 
     def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
         self._response = response
         self._lines = self._read_lines()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[bytes]:
         return self._lines
@@ -295,7 +309,7 @@ class LineStream:
             yield rest
 
 
-class Download:
+class Download(Closing):
     """An answer's body, piece by piece.
 
     Attributes:
@@ -311,15 +325,7 @@ class Download:
         self.length = int(said) if said.isdecimal() else None
         self.etag = response.headers.get("ETag", "")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         # Not given back to the pool: who leaves early leaves bytes behind in it.
         self._response.close()
 

@@ -125,6 +125,16 @@ class EventRecorder:
                 self._thread = threading.Thread(target=self._run, name="events", daemon=True)
                 self._thread.start()
 
+    def warn_namespace(self, name: str, reason: str, message: str, *, action: str) -> None:
+        """Record a Warning on a namespace, where those who may read it look."""
+        self.record(
+            ObjectRef("v1", "Namespace", name, name),
+            type="Warning",
+            reason=reason,
+            message=message,
+            action=action,
+        )
+
     def flush(self, timeout: float = 5) -> bool:
         """Wait until what was recorded is written; whether it was."""
         deadline = time.monotonic() + timeout

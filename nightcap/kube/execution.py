@@ -10,14 +10,14 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
 import websocket
 from kubernetes.stream.ws_client import create_websocket
 
 from nightcap.kube import paths
+from nightcap.kube.closing import Closing
 from nightcap.kube.errors import error_of, unavailable
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Channel(IntEnum):
     STATUS = 3
 
 
-class Execution:
+class Execution(Closing):
     """A command that runs; iterate over its output, leave the block to end its input.
 
     Attributes:
@@ -51,15 +51,7 @@ class Execution:
         self.exit_code: int | None = None
         self.message = ""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._socket.close(timeout=1)
         # That did nothing if the other end said goodbye first.
         self._socket.shutdown()

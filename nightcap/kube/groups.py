@@ -17,7 +17,7 @@ from nightcap.contract import keys
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.errors import ApiError, ClusterUnavailable, Forbidden, NotFound
-from nightcap.kube.reflector import Change, Reflector, T
+from nightcap.kube.reflector import Change, Key, Reflector, T
 
 log = logging.getLogger(__name__)
 
@@ -262,6 +262,12 @@ class GroupReflector(Generic[T]):
     def by_uid(self, uid: str) -> T | None:
         reflector = self._reflector
         return None if reflector is None else reflector.by_uid(uid)
+
+    @property
+    def malformed(self) -> dict[Key, str]:
+        """As a reflector's."""
+        reflector = self._reflector
+        return {} if reflector is None else reflector.malformed
 
     @property
     def lists(self) -> int:

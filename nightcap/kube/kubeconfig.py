@@ -29,7 +29,7 @@ def default_namespace(kubeconfig: str | None = None, context: str | None = None)
             return _OWN_NAMESPACE.read_text().strip()
         where = kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
         raise ClusterUnavailable(
-            0, "NoConfiguration", f"no cluster to talk to: {where}: {error}"
+            0, "NoConfiguration", f"no cluster to talk to: {where}: {str(error).rstrip('.')}"
         ) from error
     if context is not None:
         current = next((entry for entry in contexts if entry["name"] == context), None)

@@ -199,3 +199,7 @@ def validating_policy(name: str) -> str:
 def validating_policy_binding(name: str) -> str:
     prefix = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
     return f"{prefix}/{quote(name, safe='')}"
+
+
+def cluster_role_binding(name: str) -> str:
+    return f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{quote(name, safe='')}"

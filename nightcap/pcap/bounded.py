@@ -8,11 +8,10 @@ from pathlib import Path
 from nightcap.pcap.libpcap import EN10MB
 
 _CHECK = Path(__file__).with_name("check.py")
-_PATIENCE_SECONDS = 30.0
 
 
-class NotCompiledInTime(TimeoutError):
-    """The helper gave no answer in time: the filter may be at fault, or the machine is busy."""
+class Undecided(Exception):
+    """The helper gave no answer: the filter may be at fault, or the machine is busy."""
 
 
 def check_filter(expression: str, timeout: float = 1.0, linktype: int = EN10MB) -> str | None:
@@ -28,24 +27,25 @@ def check_filter(expression: str, timeout: float = 1.0, linktype: int = EN10MB) 
         None when it compiles; otherwise libpcap's own words, or which limit it met.
 
     Raises:
-        NotCompiledInTime: nobody knows. Hardly a filter within the contract's limits comes near a
+        Undecided: nobody knows. Hardly a filter within the contract's limits comes near a
             second of CPU; a machine with other work may take one to start the helper.
     """
     limit, words = _compile(expression, timeout, linktype)
     return limit or words
 
 
-def find_too_costly(expression: str, cpu_seconds: float) -> str | None:
+def find_too_costly(expression: str, cpu_seconds: float, timeout: float = 30.0) -> str | None:
     """Say which limit a filter meets; one that does not compile for another reason is fine here.
 
     Args:
         expression: As for `check_filter`.
         cpu_seconds: What the helper may take of the processor, some 0.05 for its start included.
+        timeout: Seconds that all of it may take.
+
+    Raises:
+        Undecided: nobody knows.
     """
-    try:
-        return _compile(expression, _PATIENCE_SECONDS, EN10MB, cpu_seconds)[0]
-    except NotCompiledInTime as error:
-        return f"filter {error}"
+    return _compile(expression, timeout, EN10MB, cpu_seconds)[0]
 
 
 def _compile(
@@ -65,9 +65,9 @@ def _compile(
             env={},
         )
     except subprocess.TimeoutExpired as error:
-        raise NotCompiledInTime(f"took longer than {timeout:g} s to compile") from error
+        raise Undecided(f"took longer than {timeout:g} s to compile") from error
     except OSError as error:
-        return f"filter could not be checked: {error}", None
+        raise Undecided(f"could not be checked: {error}") from error
     try:
         error_text = json.loads(done.stdout).get("error")
     except ValueError:

@@ -5,19 +5,17 @@ GET           /v1/reports?after=CURSOR                         a right on that p
 GET           /healthz, /readyz                                nobody's token
 """
 
-import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 import msgspec
 
-from certs.deadlines import BODY_READ
 from nightcap.contract import uploads
 from nightcap.contract.captures import WhenFull
 from nightcap.contract.keys import TOKEN_AUDIENCE
@@ -34,11 +32,21 @@ from retrieval.collector.admission import (
     CaptureUnreadable,
     NotAllowed,
 )
+from retrieval.collector.answers import (
+    Answer,
+    conflict_sentence,
+    drain,
+    later,
+    raw_target,
+    read_body,
+    refuse,
+    sentence_of,
+)
 from retrieval.collector.pacing import Pace
 from retrieval.collector.reports import ReportIndex
 from retrieval.collector.tokens import SidecarTokens
 from retrieval.collector.uploads import BadUpload, Method, Upload, link_type, parse_upload
-from retrieval.limits import Rate, Strangers, TooMuch
+from retrieval.limits import Rate, Seats, Strangers, TooMuch
 from retrieval.retention import Room
 from retrieval.store.base import OffsetConflict, Store, StoreFailed, StoreFull, StreamMeta
 
@@ -49,7 +57,6 @@ DURABLE_SECONDS: Final = 2.0
 """How long the answer to a segment's end waits for the disk; then it says that less is durable."""
 MAX_WAITING: Final = 16
 """So many answers at once: the others are given at once, and their sidecars ask again."""
-RETRY_AFTER_SECONDS: Final = 2
 ENDED: Final = 0
 """`Nightcap-Until` of a capture that has ended: the past by every clock, however wrong."""
 REPORTS_PATH: Final = "/v1/reports"
@@ -58,19 +65,12 @@ ADDRESS_SECONDS: Final = 2.0
 MAX_LOOKS: Final = 10
 POD_REQUESTS_PER_SECOND: Final = 200
 """Of one pod; with full bodies more than a network card carries."""
+POD_APPENDS: Final = 8
+"""Bodies of one pod that are under way at once; a sidecar sends one at a time, and after a cut
+connection the next while we still wait for the last."""
 MAX_NAMELESS: Final = 10_000
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One HTTP answer; a refusal's body is a sentence."""
-
-    status: HTTPStatus
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    content_type: str = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +118,7 @@ class CollectorApp:
         self._nameless: dict[StreamKey, Nameless] = {}
         self._strangers = Strangers()
         self._rate = Rate(POD_REQUESTS_PER_SECOND, 2 * POD_REQUESTS_PER_SECOND)
+        self._seats = Seats(POD_APPENDS)
         self._pace = Pace(store.pace_seconds)
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
@@ -125,7 +126,7 @@ class CollectorApp:
         method = environ["REQUEST_METHOD"]
         answer = self._answer(method, environ)
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            _drain(environ)
+            drain(environ, is_known=answer.status != HTTPStatus.UNAUTHORIZED)
         # An unknown method would make a label of its own for whoever sends one.
         label = method if method in ("PATCH", "HEAD", "GET") else "other"
         metrics.UPLOADS.labels(label, str(int(answer.status))).inc()
@@ -140,32 +141,32 @@ class CollectorApp:
         try:
             return self._route(method, environ)
         except BadUpload as error:
-            return _refuse(error.status, str(error))
+            return refuse(error.status, str(error))
         except BadName as error:
-            return _refuse(HTTPStatus.BAD_REQUEST, str(error))
+            return refuse(HTTPStatus.BAD_REQUEST, str(error))
         except NotAllowed as error:
-            return _refuse(HTTPStatus.FORBIDDEN, str(error))
+            return refuse(HTTPStatus.FORBIDDEN, str(error))
         except CaptureGone as error:
-            return _refuse(HTTPStatus.GONE, str(error))
+            return refuse(HTTPStatus.GONE, str(error))
         except StoreFull as error:
-            return _refuse(HTTPStatus.INSUFFICIENT_STORAGE, str(error))
+            return refuse(HTTPStatus.INSUFFICIENT_STORAGE, str(error))
         except TooMuch as error:
-            return _later(str(error), HTTPStatus.TOO_MANY_REQUESTS, error.retry_after_seconds)
+            return later(str(error), HTTPStatus.TOO_MANY_REQUESTS, error.retry_after_seconds)
         except (ApiError, CaptureUnreadable) as error:
             _log.warning("cannot answer now", extra={"error": str(error)})
-            return _later(_sentence_of(error))
+            return later(sentence_of(error))
         except StoreFailed as error:
             _log.warning("store failed", extra={"error": str(error)})
             # Its sidecar keeps its ring; what the log names (where objects lie) is not for it.
-            answer = _later("the store cannot keep it now; try again")
+            answer = later("the store cannot keep it now; try again")
             answer.headers[uploads.PACE] = f"{self._store.pace_seconds:g}"
             return answer
         except Exception:  # noqa: BLE001 - one bad request must not end the others
             _log.exception("request failed")
-            return _refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the collector failed; see its log")
+            return refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the collector failed; see its log")
 
     def _route(self, method: str, environ: dict[str, Any]) -> Answer:
-        path, _, query = _raw_target(environ).partition("?")
+        path, _, query = raw_target(environ).partition("?")
         if path == "/healthz":
             return Answer(HTTPStatus.OK, body=b"ok\n")
         if path == "/readyz":
@@ -174,7 +175,7 @@ class CollectorApp:
             lacking = "certificates or the API server"
             if self._store.fault() is not None:
                 lacking = "the store, see the log"
-            return _later(f"not ready: waiting for {lacking}")
+            return later(f"not ready: waiting for {lacking}")
         token = bearer_token(environ.get("HTTP_AUTHORIZATION"), None)
         address, now = str(environ.get("REMOTE_ADDR", "")), time.monotonic()
         if token:
@@ -185,7 +186,7 @@ class CollectorApp:
         if token:
             self._strangers.note(address, token, now, is_good=identity is not None)
         if identity is None:
-            return _refuse(
+            return refuse(
                 HTTPStatus.UNAUTHORIZED,
                 f"needs the token of a pod with audience {TOKEN_AUDIENCE!r}",
             )
@@ -195,7 +196,9 @@ class CollectorApp:
         key = SegmentKey(admitted.stream, upload.segment.interface, upload.segment.seq)
         if upload.method is Method.HEAD:
             return self._look(key, admitted)
-        return self._append(upload, key, admitted, environ)
+        # Before the body is read: whoever sends many slowly holds no more threads than these.
+        with self._seats.taken(key.stream.pod_uid):
+            return self._append(upload, key, admitted, environ)
 
     def _look(self, key: SegmentKey, admitted: Admitted) -> Answer:
         state = self._store.segment(key)
@@ -207,7 +210,7 @@ class CollectorApp:
     def _append(
         self, upload: Upload, key: SegmentKey, admitted: Admitted, environ: dict[str, Any]
     ) -> Answer:
-        body = _read_body(environ, upload.length)
+        body = read_body(environ, upload.length)
         self._begin(admitted)
         if upload.report is not None:
             self._reports.accept(
@@ -220,14 +223,14 @@ class CollectorApp:
         room = self._room(admitted, len(body))
         if room is Room.EXCEEDED:
             sentence = "the capture's limits.maxSize is exceeded in this pod"
-            return _refuse(HTTPStatus.INSUFFICIENT_STORAGE, sentence, _until(admitted, room))
+            return refuse(HTTPStatus.INSUFFICIENT_STORAGE, sentence, _until(admitted, room))
         try:
             state = self._store.append(key, upload.offset, body, complete=upload.complete)
         except OffsetConflict as conflict:
             known = conflict.segment
             headers = self._headers(known.size, known.durable, admitted, room)
             headers[uploads.COMPLETE] = uploads.format_boolean(known.complete)
-            return _refuse(HTTPStatus.CONFLICT, _conflict(upload, conflict), headers)
+            return refuse(HTTPStatus.CONFLICT, conflict_sentence(upload, conflict), headers)
         durable = self._durable(key, state.size, ended=state.complete)
         if body:
             metrics.APPENDED_BYTES.inc(len(body))
@@ -318,9 +321,9 @@ class CollectorApp:
     def _read_reports(self, token: str | None, query: str) -> Answer:
         identity = self._parties.person(token) if token else None
         if identity is None:
-            return _refuse(HTTPStatus.UNAUTHORIZED, "needs a Kubernetes token")
+            return refuse(HTTPStatus.UNAUTHORIZED, "needs a Kubernetes token")
         if not self._parties.may_read_reports(identity):
-            return _refuse(
+            return refuse(
                 HTTPStatus.FORBIDDEN, f"{identity.username} is not authorized to get {REPORTS_PATH}"
             )
         after = parse_qs(query).get("after", [""])[0]
@@ -344,63 +347,3 @@ def _until(admitted: Admitted, room: Room) -> dict[str, str]:
         room is not Room.ENOUGH and settings.when_full is WhenFull.FINISH
     )
     return {uploads.UNTIL: str(ENDED if is_over else int(settings.ends_at))}
-
-
-def _read_body(environ: dict[str, Any], length: int) -> bytes:
-    """The whole body, or nothing: what a cut connection brought would end inside a record."""
-    if not length:
-        return b""
-    body: bytes = environ["wsgi.input"].read(length)
-    _is_read(environ)
-    if len(body) != length:
-        raise BadUpload(
-            HTTPStatus.BAD_REQUEST, f"the body was cut: {len(body)} of {length} bytes came"
-        )
-    return body
-
-
-def _drain(environ: dict[str, Any]) -> None:
-    """Take the rest of a refused body: the server would cut the connection, answer and all."""
-    length = environ.get("CONTENT_LENGTH") or "0"
-    if length.isascii() and length.isdigit() and int(length[:18]) <= uploads.MAX_BODY_BYTES:
-        with contextlib.suppress(OSError):
-            while environ["wsgi.input"].read(2**16):
-                pass
-            _is_read(environ)
-
-
-def _is_read(environ: dict[str, Any]) -> None:
-    """Nothing more is to come: the connection's deadline is off."""
-    environ.get(BODY_READ, lambda: None)()
-
-
-def _raw_target(environ: dict[str, Any]) -> str:
-    """The request's target still percent-encoded; servers name it differently."""
-    target = environ.get("RAW_URI") or environ.get("REQUEST_URI") or environ["PATH_INFO"]
-    return str(target)
-
-
-def _conflict(upload: Upload, conflict: OffsetConflict) -> str:
-    known = conflict.segment
-    if known.complete:
-        return f"the segment is complete with {known.size} bytes"
-    return f"the segment has {known.size} bytes; this body starts at {upload.offset}"
-
-
-def _refuse(status: HTTPStatus, sentence: str, headers: dict[str, str] | None = None) -> Answer:
-    return Answer(status, headers or {}, f"{sentence}\n".encode())
-
-
-def _later(
-    sentence: str,
-    status: HTTPStatus = HTTPStatus.SERVICE_UNAVAILABLE,
-    seconds: int = RETRY_AFTER_SECONDS,
-) -> Answer:
-    return _refuse(status, sentence, {"Retry-After": str(seconds)})
-
-
-def _sentence_of(error: Exception) -> str:
-    if isinstance(error, ApiError):
-        # The server's own words may name what the asker may not know of.
-        return "the Kubernetes API cannot be asked now; try again"
-    return str(error)

@@ -5,11 +5,11 @@ namespace and this one was not among them. When it cannot be asked nothing goes.
 """
 
 import logging
-import threading
 import time
 from typing import Final
 
 from nightcap.kube.errors import ApiError
+from nightcap.kube.rounds import Rounds
 from retrieval import metrics, retention
 from retrieval.collector.captures import Captures
 from retrieval.collector.reports import ReportIndex
@@ -35,20 +35,16 @@ class Janitor:
         self._captures = captures
         self._reports = reports
         self._limit_bytes = limit_bytes
-        self._round_seconds = round_seconds
         self.is_full = False
         """All is more than the installation's limit, and nothing of it may go."""
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
+        self._rounds = Rounds("janitor", lambda: self.tidy(time.time()), round_seconds)
 
     def start(self) -> None:
-        self._thread.start()
+        self._rounds.start()
 
     def stop(self) -> None:
         """End after the round that is under way; unwritten reports are written."""
-        self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._rounds.stop(timeout=None)
         self._reports.write_due(time.time(), everything=True)
 
     def tidy(self, now: float) -> None:
@@ -60,13 +56,6 @@ class Janitor:
             self._reports.touch(stream)
         self._reports.write_due(now)
         self._measure(self._make_room())
-
-    def _run(self) -> None:
-        while not self._stopped.wait(self._round_seconds):
-            try:
-                self.tidy(time.time())
-            except Exception:  # noqa: BLE001 - what fails now is tried again in the next round
-                _log.exception("housekeeping failed")
 
     def _remove_orphans(self) -> None:
         stored = tuple(self._store.captures())

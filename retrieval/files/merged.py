@@ -166,6 +166,9 @@ def statistics(store: ReadableStore, numbering: Numbering) -> bytes:
                 received, dropped = stored.report.received, stored.report.dropped
                 if interface.stream in several:
                     comments.append("counters are of all interfaces of this pod together")
+            own = interface.described.name.rpartition(":")[2]
+            gaps = stored.report.lost.gaps
+            comments += [gap.sentence for gap in gaps if gap.interface == own]
         counted.add(interface.stream)
         blocks.append(
             pcapng.pack_statistics(
@@ -239,7 +242,7 @@ class Live:
     _pods: dict[StreamKey, StreamMeta] = field(default_factory=dict)
     _news: list[bytes] = field(default_factory=list)
     _counters: bytes = b""
-    _counted: tuple[tuple[int | None, int], ...] = ()
+    _counted: tuple[tuple[int, int, int], ...] = ()
 
     def pieces(self) -> Iterator[bytes]:
         """Pieces as packets come, until the capture is over or the reader has gone."""
@@ -311,7 +314,11 @@ class Live:
         """Counters, when they are not those that were written last."""
         reports = [load_stored(self.store.report(i.stream)) for i in numbering.interfaces]
         counted = tuple(
-            (stored.report.dropped if stored else None, len(interface.statements))
+            (
+                stored.report.dropped if stored else -1,
+                stored.report.lost.bytes if stored else -1,
+                len(interface.statements),
+            )
             for interface, stored in zip(numbering.interfaces, reports, strict=True)
         )
         self._counters = statistics(self.store, numbering)

@@ -6,17 +6,17 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import chain
-from typing import Final, Protocol
+from typing import Final
 
 import flask
 
 from nightcap.contract.captures import BadCapture, PacketCapture
 from nightcap.kube.errors import ApiError
-from nightcap.kube.reviews import Identity
-from nightcap.pcap.bounded import NotCompiledInTime, check_filter
+from nightcap.pcap.bounded import Undecided, check_filter
 from nightcap.pcap.libpcap import EN10MB
 from retrieval.access import CaptureRef, Question
 from retrieval.files.catalog import Catalog
+from retrieval.files.doorkeeper import Judge
 from retrieval.files.merged import Cast, Live, Outside, Title, merged_pieces
 from retrieval.files.packets import Filters
 from retrieval.files.wanted import BadQuery, Wanted, parse_wanted
@@ -25,18 +25,6 @@ from retrieval.store.base import ReadableStore
 MAX_LIVE_READERS: Final = 32
 """Each holds one of the program's threads as long as it reads; as many are for the others."""
 _OVER: Final = frozenset({"Finished", "Error"})
-
-
-class Judge(Protocol):
-    """What is asked of the API server while a live answer goes on."""
-
-    def identify(self, token: str) -> Identity | None: ...
-
-    def may(self, identity: Identity, asked: Question) -> bool: ...
-
-    def find(self, capture: CaptureRef) -> PacketCapture | None: ...
-
-    def services(self, namespace: str) -> tuple[tuple[str, str], ...]: ...
 
 
 class StandingYes:
@@ -200,5 +188,5 @@ def leaver() -> Callable[[], bool]:
 def _fault_of(expression: str, linktype: int) -> str | None:
     try:
         return check_filter(expression, linktype=linktype)
-    except NotCompiledInTime as error:
+    except Undecided as error:
         return f"it {error}, or this machine is busy: try again"

@@ -14,8 +14,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 
@@ -29,6 +28,7 @@ from nightcap.contract.segments import (
 )
 from nightcap.contract.uploads import quote_interface
 from retrieval.store.base import (
+    SegmentReader,
     StoredSegment,
     StreamMeta,
 )
@@ -38,7 +38,7 @@ REPORT_FILE: Final = "report.json"
 _GROWING: Final = ".part"
 
 
-class DirectoryReader:
+class DirectoryReader(SegmentReader):
     """An open file of the store; removal of the file does not disturb it."""
 
     def __init__(self, descriptor: int) -> None:
@@ -51,17 +51,6 @@ class DirectoryReader:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class ReadableDirectory:

@@ -13,13 +13,12 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import msgspec
 
 from nightcap.contract.segments import BadName, SegmentKey, StreamKey
-from retrieval.store.base import StoredSegment, StreamMeta
+from retrieval.store.base import SegmentReader, StoredSegment, StreamMeta
 from retrieval.store.bucket import Bucket
 from retrieval.store.layout import (
     SegmentObjects,
@@ -196,7 +195,7 @@ def listed(objects: StreamObjects) -> tuple[StoredSegment, ...]:
     return tuple(sorted(found, key=lambda s: (s.key.interface, s.key.seq)))
 
 
-class ObjectReader:
+class ObjectReader(SegmentReader):
     """A segment, whole or in parts; it goes on in the whole when parts were composed meanwhile."""
 
     def __init__(self, store: ReadableObjects, key: SegmentKey, objects: SegmentObjects) -> None:
@@ -290,17 +289,6 @@ class ObjectReader:
 
     def close(self) -> None:
         self._hold(0, b"")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _trim(

@@ -6,6 +6,8 @@ import socket
 import threading
 
 _PIECE_BYTES = 65536
+_BACKLOG = 4096
+"""As many as the API server opens at once: who finds no place tries again after a whole second."""
 
 
 class Balancer:
@@ -18,7 +20,7 @@ class Balancer:
         self.ports = ports
         self._turns = itertools.count()
         self._open: list[socket.socket] = []
-        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
         self.port: int = self._listening.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, name="balancer")]
         self._threads[0].start()

@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,9 +22,22 @@ _PAUSE_SECONDS = 0.01
 _SEGMENT = b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + bytes(8) + b"\x00\x00\x04\x00\x01\x00\x00\x00"
 
 
+@contextmanager
+def in_background(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Work in a thread of its own, which is told by an event that it is over."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=(over,), name=work.__qualname__)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(30)
+
+
 @dataclass
 class Creating:
-    """Creates pods, one after the other, in a thread of its own."""
+    """Creates pods, one after the other; to be run `in_background`."""
 
     client: KubeClient
     namespace: str
@@ -34,18 +47,7 @@ class Creating:
     slowest_seconds: float = 0.0
     newest: dict[str, Any] = field(default_factory=dict)
 
-    @contextmanager
-    def running(self) -> Iterator["Creating"]:
-        over = threading.Event()
-        thread = threading.Thread(target=self._run, args=(over,), name="creating")
-        thread.start()
-        try:
-            yield self
-        finally:
-            over.set()
-            thread.join(30)
-
-    def _run(self, over: threading.Event) -> None:
+    def run(self, over: threading.Event) -> None:
         while not over.wait(_PAUSE_SECONDS):
             began_at = time.monotonic()
             try:

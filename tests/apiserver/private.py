@@ -53,14 +53,21 @@ def free_port() -> int:
 class PrivateApi:
     """One API server with its store, in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
+        """Boot it.
+
+        Args:
+            folder: For all its files.
+            flags: Of the API server, besides those that every test wants.
+        """
         build.build_for_cluster(to_stderr)
         self.folder = folder
+        self._flags = flags
         self.kubeconfig = folder / "admin"
         self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self._programs: list[subprocess.Popen[bytes]] = []
-        self._authority = Authority(folder, "ca")
+        self.authority = Authority(folder, "ca")
         try:
             self._boot()
         except BaseException:
@@ -181,12 +188,12 @@ class PrivateApi:
             f"--advertise-client-urls=http://127.0.0.1:{etcd}",
             f"--listen-peer-urls=http://127.0.0.1:{peers}", "--log-level=error",
         )  # fmt: skip
-        certificate, key = self._authority.issue(
+        certificate, key = self.authority.issue(
             Identity("apiserver", "kube-apiserver", names=("localhost",), addresses=(LOOPBACK,))
         )
         write_signing_pair(self.folder, "service-account")
-        admin = self._authority.issue(Identity("admin", "admin", ("system:masters",)))
-        self.kubeconfig.write_text(kubeconfig(self.url, self._authority.file, *admin))
+        admin = self.authority.issue(Identity("admin", "admin", ("system:masters",)))
+        self.kubeconfig.write_text(kubeconfig(self.url, self.authority.file, *admin))
         issuer = "https://kubernetes.default.svc.cluster.local"
         binary = minors.apiserver()
         log = self.run(
@@ -195,7 +202,7 @@ class PrivateApi:
             "--advertise-address=127.0.0.1", "--bind-address=127.0.0.1",
             f"--secure-port={self.port}", f"--cert-dir={self.folder}",
             f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}",
-            f"--client-ca-file={self._authority.file}",
+            f"--client-ca-file={self.authority.file}",
             f"--service-account-issuer={issuer}",
             f"--service-account-key-file={self.folder / 'service-account.pub'}",
             f"--service-account-signing-key-file={self.folder / 'service-account.key'}",
@@ -203,6 +210,7 @@ class PrivateApi:
             "--authorization-mode=RBAC", "--allow-privileged=true",
             # It advertises a loopback address, which no endpoint may have.
             "--endpoint-reconciler-type=none",
+            *self._flags,
         )  # fmt: skip
         self.client = KubeClient.from_environment(str(self.kubeconfig))
         deadline = time.monotonic() + _PATIENCE_SECONDS

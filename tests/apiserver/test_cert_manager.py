@@ -2,8 +2,6 @@
 
 import base64
 import json
-import socket
-import ssl
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ from nightcap.kube.errors import NotFound
 from tests.apiserver.load import Sidecar
 from tests.apiserver.private import PrivateApi
 from tests.apiserver.site import SYSTEM, Site, bare_pod
-from tests.apiserver.test_rotation import WEBHOOK, capture_all
+from tests.apiserver.test_rotation import capture_all, leaf_shown
 from tests.cluster import programs, toolchain
 
 pytestmark = pytest.mark.long
@@ -99,26 +97,13 @@ def annotate(api: PrivateApi) -> None:
         assert done.returncode == 0, done.stderr
 
 
-def shown(site: Site, port: int, roots: str) -> str:
-    """The serial number of the leaf that a replica shows; it has to hang on these roots."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.load_verify_locations(cadata=roots)
-    with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
-        context.wrap_socket(plain, server_hostname=WEBHOOK) as connection,
-    ):
-        certificate = connection.getpeercert()
-    assert certificate is not None
-    return str(certificate["serialNumber"])
-
-
 def test_pods_are_injected_under_a_certificate_of_cert_manager(site: Site) -> None:
     secret = json.loads(
         site.api.client.request("GET", paths.secret(SYSTEM, "nightcap-webhook-cert"))
     )
     assert site.ca_bundle() == secret["data"]["ca.crt"]
     roots = base64.b64decode(secret["data"]["ca.crt"]).decode()
-    assert len({shown(site, port, roots) for port in site.replicas}) == 1
+    assert len({leaf_shown(port, roots) for port in site.replicas}) == 1
 
 
 def test_sidecars_pin_the_controllers_root_and_ship_all_the_same(site: Site) -> None:
@@ -141,11 +126,11 @@ def test_a_renewed_leaf_is_shown_without_a_restart_and_our_loop_leaves_the_bundl
     site: Site,
 ) -> None:
     roots = base64.b64decode(site.ca_bundle()).decode()
-    before = shown(site, site.replicas[0], roots)
+    before = leaf_shown(site.replicas[0], roots)
     # Who deletes the Secret of a certificate asks cert-manager for another one.
     site.api.client.request("DELETE", paths.secret(SYSTEM, "nightcap-webhook-cert"))
     for port in site.replicas:
-        site.eventually("another leaf", lambda port=port: shown(site, port, roots) != before)
+        site.eventually("another leaf", lambda port=port: leaf_shown(port, roots) != before)
     steps = site.certificates.steps
     wiped = [
         {"op": "remove", "path": f"/webhooks/{index}/clientConfig/caBundle"} for index in range(3)

@@ -6,7 +6,6 @@ Real programs: the API server, two webhooks, the collector, the controller's cer
 import base64
 import json
 import re
-import socket
 import ssl
 import sys
 import threading
@@ -24,9 +23,10 @@ from certs.issue import new_root
 from certs.publish import CertificateSettings
 from nightcap.kube import paths
 from nightcap.kube.client import JSON_PATCH
-from tests.apiserver.load import Creating, Sidecar
+from tests.apiserver.load import Creating, Sidecar, in_background
 from tests.apiserver.private import PrivateApi
 from tests.apiserver.site import SYSTEM, Site
+from tests.unit.certs.tls import serial_shown
 
 WEBHOOK = f"nightcap-webhook.{SYSTEM}.svc"
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
@@ -63,9 +63,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
+def leaf_shown(port: int, roots: str) -> str:
+    """The serial number of the leaf that a webhook shows to who trusts these roots alone.
+
+    Raises:
+        OSError: it is not trusted, or nobody listens.
+    """
+    return serial_shown(port, ssl.create_default_context(cadata=roots), WEBHOOK)[0]
+
+
 @dataclass
 class Watching:
-    """Looks again and again at what the API server trusts and at what the replicas show."""
+    """Looks at what the API server trusts and at what the replicas show; for `in_background`."""
 
     site: Site
     bundles: list[tuple[str, ...]] = field(default_factory=list)
@@ -73,18 +82,7 @@ class Watching:
     handshakes: int = 0
     strangers: list[str] = field(default_factory=list)
 
-    @contextmanager
-    def running(self) -> Iterator["Watching"]:
-        over = threading.Event()
-        thread = threading.Thread(target=self._run, args=(over,), name="watching")
-        thread.start()
-        try:
-            yield self
-        finally:
-            over.set()
-            thread.join(30)
-
-    def _run(self, over: threading.Event) -> None:
+    def run(self, over: threading.Event) -> None:
         while not over.wait(0.05):
             bundle = self._bundle()
             said = [self._shown(port, "".join(bundle)) for port in self.site.replicas]
@@ -100,16 +98,11 @@ class Watching:
         return bundle
 
     def _shown(self, port: int, roots: str) -> str:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(cadata=roots)
         try:
-            with (
-                socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
-                context.wrap_socket(plain, server_hostname=WEBHOOK),
-            ):
-                return ""
+            leaf_shown(port, roots)
         except OSError as error:
             return f"{port}: {error}"
+        return ""
 
 
 @dataclass
@@ -179,7 +172,7 @@ def work_through(site: Site, rotations: int, capsys: pytest.CaptureFixture[str])
     watching = Watching(site)
     began_at = time.monotonic()
     try:
-        with creating.running(), watching.running():
+        with in_background(creating.run), in_background(watching.run):
             site.eventually("a pod is injected", lambda: creating.newest)
             site.eventually(
                 "the webhook knows the capture", lambda: "orders" in str(creating.newest)
@@ -231,7 +224,7 @@ def test_a_damaged_ca_bundle_is_put_right_while_pods_are_created(
     creating = Creating(site.api.client, namespace)
     path = paths.mutating_webhook("nightcap")
     root_of_others = base64.b64encode(new_root(1, time.time()).certificate.encode()).decode()
-    with creating.running():
+    with in_background(creating.run):
         site.eventually("pods are injected", lambda: creating.injected > 10)
         operations = [
             {"op": "remove", "path": f"/webhooks/{index}/clientConfig/caBundle"}

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo.stage import Stage
+from tests.apiserver.private import free_port
 from tests.pages import Block, blocks_of, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +23,7 @@ _SHOP = tuple(
     for block in GETTING_STARTED
     if not block.test
     and block.kind == "sh"
-    and block.heading.startswith(("3. Opt a namespace in", "5. Fetch the files"))
+    and block.heading.startswith(("3. Opt a namespace in", "5. Look at the packets"))
 )
 
 
@@ -47,7 +48,8 @@ def environ(stage: Stage, tmp_path: Path) -> dict[str, str]:
 def words(stage: Stage) -> Iterator[dict[str, str]]:
     """A namespace of the test's own in the place of the pages'."""
     name = f"shop-{uuid.uuid4().hex[:6]}"
-    yield {"shop": name}
+    # Other tests forward ports on this machine, too.
+    yield {"shop": name, "18444": str(free_port())}
     stage.kubectl.delete("namespace", name, "--wait=false")
 
 

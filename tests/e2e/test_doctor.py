@@ -168,6 +168,11 @@ def test_each_broken_installation_is_told_by_its_fault(
         doctor.finds("validating webhook configuration nightcap: ", "has failurePolicy Fail")
     with deleted(kubectl, "validatingadmissionpolicybinding", "nightcap-orders"):
         doctor.finds("policy nightcap-orders is not bound")
+    policy = "validatingadmissionpolicy"
+    with deleted(kubectl, f"{policy}binding", "nightcap-canary"):
+        doctor.finds("policy nightcap-canary is not bound: account nightcap-canary can create pods")
+    with deleted(kubectl, policy, "nightcap-sidecar"):
+        doctor.finds("policy nightcap-sidecar does not exist")
     with patched(kubectl, ("crd", CAPTURES), [{"op": "remove", "path": TTL}]):
         doctor.finds("is of another release: it does not know spec.ttlAfterFinished")
     label = [{"op": "replace", "path": "/metadata/labels/nightcap.dev~1inject", "value": "enable"}]

@@ -9,8 +9,6 @@ import json
 import os
 import shutil
 import sys
-import threading
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from demo.files import reach_retrieval
 from demo.installation import NAMESPACE, PROGRAMS
 from demo.kubectl import wait_for
 from demo.stage import Stage
+from tests.e2e.numbers import FILTER, numbers_in, sending
 from tests.e2e.shop import Shop
 from tests.pages import blocks_of, run
 
@@ -32,17 +31,10 @@ PAGES = ("getting-started.md", "operations.md")
 # What comes and goes by itself.
 _RESTLESS = ("events", "leases.coordination", "componentstatuses", "metrics.k8s.io")
 _NODES = ("Node /", "CSINode /", "Lease kube-node-lease/")
-_SEND = """
-import os,socket,time
-s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)
-n=0
-while not os.path.exists('/tmp/stop'):
-    s.sendto(b'%08d'%n,('HOST',9)); n+=1; time.sleep(0.005)
-print(n)
-"""
 
 
-def _manifests(stage: Stage, release: str = "") -> str:
+def manifests_of(stage: Stage, release: str = "") -> str:
+    """Today's manifests, as `stage` has installed them."""
     rendered = installation.render(
         stage.kubectl,
         control_image=stage.images.control,
@@ -61,7 +53,8 @@ def _manifests(stage: Stage, release: str = "") -> str:
     )
 
 
-def _pods(stage: Stage) -> set[str]:
+def pods_of(stage: Stage) -> set[str]:
+    """Uids of the installation's own pods."""
     found = stage.kubectl.json("-n", NAMESPACE, "get", "pods")["items"]
     return {pod["metadata"]["uid"] for pod in found}
 
@@ -69,30 +62,20 @@ def _pods(stage: Stage) -> set[str]:
 def test_an_upgrade_while_captures_run_loses_nothing(stage: Stage, shop: Shop) -> None:
     token = shop.person("reader", "nightcap-files")
     shop.start(shop.pod("sender"), shop.pod("target"))
-    shop.create(shop.capture("numbers", podNames=["sender"], filter="udp port 9"))
+    shop.create(shop.capture("numbers", podNames=["sender"], filter=FILTER))
     shop.wait_open("numbers")
-    sent: list[int] = []
-
-    def send() -> None:
-        code = _SEND.replace("HOST", shop.ip("target"))
-        words = ("-n", shop.name, "exec", "sender", "-c", "app", "--", "python3", "-c", code)
-        sent.append(int(shop.kubectl.run(*words, timeout_seconds=400)))
-
-    sending = threading.Thread(target=send)
-    sending.start()
-    before = _pods(stage)
+    before = pods_of(stage)
     try:
-        installation.install(stage.kubectl, _manifests(stage, "next"), print)
-        wait_for("every pod replaced", lambda: not before & _pods(stage), 120)
-        # A pod that is born into it has its sidecar, and its first packet is captured.
-        shop.create(shop.capture("born", podNames=["late"], filter="tcp port 8080"))
-        shop.start(shop.pod("late"))
-        assert "nightcap" in shop.containers("late")
-        shop.wait_open("born")
+        with sending(shop, "sender", "target") as sent:
+            installation.install(stage.kubectl, manifests_of(stage, "next"), print)
+            wait_for("every pod replaced", lambda: not before & pods_of(stage), 120)
+            # A pod that is born into it has its sidecar, and its first packet is captured.
+            shop.create(shop.capture("born", podNames=["late"], filter="tcp port 8080"))
+            shop.start(shop.pod("late"))
+            assert "nightcap" in shop.containers("late")
+            shop.wait_open("born")
     finally:
-        shop.python("sender", "open('/tmp/stop','w')")
-        sending.join()
-        installation.install(stage.kubectl, _manifests(stage), print)
+        installation.install(stage.kubectl, manifests_of(stage), print)
     shop.run("patch", "packetcaptures.nightcap.dev", "numbers", "--type=merge", "-p",
              '{"spec":{"suspend":true}}')  # fmt: skip
     wait_for(
@@ -102,7 +85,7 @@ def test_an_upgrade_while_captures_run_loses_nothing(stage: Stage, shop: Shop) -
     )
     with reach_retrieval(stage.kubectl) as retrieval:
         files = shop.files(retrieval, "numbers", token)
-    seen = Counter(int(bytes(p["UDP"].payload)) for file in files for p in file.packets)
+    seen = numbers_in(files)
     assert sent[0] > 1000
     assert set(seen) == set(range(sent[0]))
     assert set(seen.values()) == {1}
@@ -112,14 +95,15 @@ def test_an_upgrade_while_captures_run_loses_nothing(stage: Stage, shop: Shop) -
 def removed(stage: Stage) -> Iterator[None]:
     """Nightcap is not on the cluster; afterwards it is again."""
     wait_for("pods of other tests gone", lambda: not installation._injected_pods(stage.kubectl), 90)
-    _remove(stage)
+    remove(stage)
     yield
-    _remove(stage)
+    remove(stage)
     stages.prepare(print)
 
 
-def _remove(stage: Stage) -> None:
-    installation.uninstall(stage.kubectl, _manifests(stage), print)
+def remove(stage: Stage) -> None:
+    """Take everything of ours off the cluster, the store's volume as well."""
+    installation.uninstall(stage.kubectl, manifests_of(stage), print)
     # The store's volume is the cluster's, not the installation's.
     stage.kubectl.delete("persistentvolume", "nightcap-store")
 

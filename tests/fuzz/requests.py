@@ -1,4 +1,6 @@
-"""Any requests at retrieval's two programs: `python -m tests.fuzz.requests [--count N] [--seed N]`.
+"""Any requests at retrieval's two programs.
+
+python -m tests.fuzz.requests [--count N] [--senders N] [--seed N]
 
 Real processes over real TLS. What must hold: no answer says that we failed, nobody without a
 right gets a byte of a file or any yes, nothing is written outside the folders of the pods that
@@ -12,11 +14,14 @@ import contextlib
 import json
 import random
 import socket
+import ssl
 import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from tests.unit.retrieval.builders import CAPTURE, HEADER, a_capture, a_pod, a_record, a_report
@@ -39,7 +44,7 @@ class Target:
     port: int
     installation: Installation
 
-    def connect(self, source: random.Random) -> socket.socket:
+    def connect(self, source: random.Random) -> ssl.SSLSocket:
         """From some address of the loopback, so that limits of one do not hide the rest."""
         here = f"127.{source.randrange(1, 255)}.{source.randrange(256)}.{source.randrange(1, 255)}"
         raw = socket.create_connection(("127.0.0.1", self.port), 10, source_address=(here, 0))
@@ -103,6 +108,9 @@ class Requests:
         version = self._often(["HTTP/1.1"], ["HTTP/1.0", "HTTP/2.0", "HTTP/9", "", "http/1.1"])
         lines = [f"{method} {path} {version}"] + [f"{name}: {value}" for name, value in headers]
         data = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape") + body
+        if source.random() < 0.02:
+            form = AMBIGUOUS[source.choice(list(AMBIGUOUS))]
+            return data.replace(b"\r\n\r\n", b"\r\n" + form, 1), may_read
         return (self._torn(data) if source.random() < 0.1 else data), may_read
 
     def _who(self) -> tuple[list[tuple[str, str]], bool]:
@@ -203,14 +211,33 @@ AMBIGUOUS = {
 """Forms on whose end two servers may disagree (request smuggling)."""
 
 
-def ask(connection: socket.socket, data: bytes, *, half_close: bool) -> bytes:
+class Manner(StrEnum):
+    """How a request is sent."""
+
+    WHOLE = "whole"
+    SLOW = "slow"
+    """In pieces, with pauses."""
+    HALF_CLOSED = "half-closed"
+    """Its sender says that nothing more comes, and goes on reading."""
+    CLOSED = "closed"
+    """Its sender goes away at once."""
+
+
+def ask(connection: ssl.SSLSocket, data: bytes, manner: Manner = Manner.WHOLE) -> bytes:
     """Send, and read until an answer's head and whatever comes with it; b"" when it is cut."""
     answer = b""
     with contextlib.suppress(OSError):
-        connection.sendall(data)
-        if half_close:
+        if manner is Manner.SLOW:
+            for begin in range(0, len(data), len(data) // 5 + 1):
+                connection.sendall(data[begin : begin + len(data) // 5 + 1])
+                time.sleep(0.02)
+        else:
+            connection.sendall(data)
+        if manner is Manner.CLOSED:
             connection.close()
             return b""
+        if manner is Manner.HALF_CLOSED:
+            socket.socket.shutdown(connection, socket.SHUT_WR)
         connection.settimeout(0.3)
         while piece := connection.recv(65536):
             answer += piece
@@ -222,12 +249,32 @@ def status_of(answer: bytes) -> int:
     return int(words[1]) if len(words) > 2 and words[1].isdigit() else 0
 
 
-def fuzz(installation: Installation, count: int, seed: int) -> Counter[str]:
+def fuzz(installation: Installation, count: int, seed: int, senders: int = 1) -> Counter[str]:
     """Send so many; how often each status came.
+
+    Args:
+        installation: Both programs run.
+        count: Of requests, all senders together.
+        seed: Names the requests of each sender; how they interleave it does not.
+        senders: At once.
 
     Raises:
         AssertionError: something happened that must not.
     """
+    shares = [count // senders + (number < count % senders) for number in range(senders)]
+    with ThreadPoolExecutor(senders) as threads:
+        found = sum(
+            threads.map(
+                lambda number: _send(installation, shares[number], f"{seed}-{number}"),
+                range(senders),
+            ),
+            Counter(),
+        )
+    check_quiet(installation)
+    return found
+
+
+def _send(installation: Installation, count: int, seed: str) -> Counter[str]:
     source = random.Random(seed)  # noqa: S311 - the same requests each time
     requests = Requests(source)
     found: Counter[str] = Counter()
@@ -241,11 +288,9 @@ def fuzz(installation: Installation, count: int, seed: int) -> Counter[str]:
         connection = target.connect(source)
         with contextlib.closing(connection):
             # The answer to what is whole comes at once; only of the others it is waited for.
-            answer = ask(
-                connection,
-                data.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1),
-                half_close=source.random() < 0.03,
-            )
+            [manner] = source.choices(list(Manner), (88, 4, 4, 4))
+            closing = data.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+            answer = ask(connection, closing, manner)
         status = status_of(answer)
         found[f"{target.program} {status}"] += 1
         about = (seed, number, data[:2000], answer[:500])
@@ -255,8 +300,7 @@ def fuzz(installation: Installation, count: int, seed: int) -> Counter[str]:
         if target.program == "files" and not may_read and not is_open:
             assert status not in (200, 204, 206, 304), about
         if number % 5000 == 4999:
-            print(f"fuzz: {number + 1} of {count}: {dict(found)}", file=sys.stderr, flush=True)
-    check_quiet(installation)
+            print(f"fuzz: {seed}: {number + 1} of {count}", file=sys.stderr, flush=True)
     return found
 
 
@@ -283,12 +327,13 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz.requests", description=__doc__)
     parser.add_argument("--count", type=int, default=100_000)
+    parser.add_argument("--senders", type=int, default=8, help="at once")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="nightcap-fuzz-") as name:
         api, installation = open_installation(Path(name))
         try:
-            found = fuzz(installation, options.count, options.seed)
+            found = fuzz(installation, options.count, options.seed, options.senders)
         finally:
             installation.kill()
             api.close()

@@ -195,10 +195,17 @@ class Handler(BaseHTTPRequestHandler):
         self.connection.close()
 
 
-@cache
-def _authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+Authority = tuple[ec.EllipticCurvePrivateKey, x509.Certificate]
+
+
+def new_authority() -> Authority:
     key = ec.generate_private_key(ec.SECP256R1())
     return key, _certificate(key.public_key(), "root", None, key, authority=True)
+
+
+@cache
+def _authority() -> Authority:
+    return new_authority()
 
 
 def _certificate(
@@ -208,6 +215,7 @@ def _certificate(
     key: ec.EllipticCurvePrivateKey,
     *,
     authority: bool,
+    begins_in: timedelta = timedelta(hours=-1),
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     now = datetime.now(UTC)
@@ -217,8 +225,8 @@ def _certificate(
         .issuer_name(issuer or subject)
         .public_key(public)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
+        .not_valid_before(now + begins_in)
+        .not_valid_after(now + begins_in + timedelta(hours=2))
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(common_name)]), critical=False)
         .sign(key, hashes.SHA256())
@@ -229,10 +237,23 @@ def root_pem() -> str:
     return _authority()[1].public_bytes(serialization.Encoding.PEM).decode()
 
 
-def server_context(folder: Path, name: str = NAME) -> ssl.SSLContext:
-    authority_key, authority = _authority()
+def server_context(
+    folder: Path,
+    name: str = NAME,
+    *,
+    by: Authority | None = None,
+    begins_in: timedelta = timedelta(hours=-1),
+) -> ssl.SSLContext:
+    authority_key, authority = by or _authority()
     key = ec.generate_private_key(ec.SECP256R1())
-    leaf = _certificate(key.public_key(), name, authority.subject, authority_key, authority=False)
+    leaf = _certificate(
+        key.public_key(),
+        name,
+        authority.subject,
+        authority_key,
+        authority=False,
+        begins_in=begins_in,
+    )
     pem = leaf.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -424,6 +425,29 @@ def test_what_passes_while_nothing_can_be_written_is_counted(pod: Pod) -> None:
     assert kept == list(range(len(kept)))
     counted = ledger(pod)
     assert 0 < len(kept) < sent
+    assert (counted["packets"], counted["received"]) == (len(kept), sent)
+    assert counted["dropped"] == sent - len(kept)
+
+
+def test_what_the_kernel_dropped_to_the_last_is_in_the_ledger_when_nobody_else_hears_of_it(
+    pod: Pod,
+) -> None:
+    """The drops come after the last look at the counters, and right before the end."""
+    pod.order(an_order())
+    pod.start()
+    pod.wait_open()
+    pod.link.send(10)
+    settle()
+    assert pod.process is not None
+    pod.process.send_signal(signal.SIGSTOP)
+    # More than the ring holds.
+    sent = 6000
+    pod.link.send(sent - 10, size=1400, first=10)
+    pod.process.send_signal(signal.SIGTERM)
+    pod.process.send_signal(signal.SIGCONT)
+    assert pod.wait_end() == 0
+    counted, kept = ledger(pod), numbers(*segments(pod))
+    assert 10 < len(kept) < sent
     assert (counted["packets"], counted["received"]) == (len(kept), sent)
     assert counted["dropped"] == sent - len(kept)
 

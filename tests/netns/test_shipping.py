@@ -300,38 +300,6 @@ def test_a_name_that_the_collector_cannot_prove_gets_nothing(
     pod.process.send_signal(signal.SIGKILL)
 
 
-def test_without_a_token_it_records_and_ships_when_there_is_one(
-    shipping_pod: Pod, collector: Collector
-) -> None:
-    shipping_pod.environ = {"NIGHTCAP_TOKEN_FILE": str(shipping_pod.folder / "late")}
-    shipping_pod.order(an_order(limit=Limit(bytes=0, packets=10)))
-    shipping_pod.start()
-    shipping_pod.wait_open()
-    shipping_pod.link.send(10)
-    wait_for(lambda: "collector not reached, trying again" in shipping_pod.events(), "said")
-    assert not collector.tokens
-    (shipping_pod.folder / "late").write_text(TOKEN)
-    assert shipping_pod.wait_end(15) == 0
-    assert arrived(collector) == list(range(10))
-
-
-def test_a_bad_root_is_said_and_the_ring_is_kept(pod: Pod) -> None:
-    pod.collectors = ((pod.link.peer.address, 20443),)
-    pod.environ = {"NIGHTCAP_COLLECTOR_CA": "no certificate"}
-    pod.order(an_order())
-    pod.start()
-    pod.wait_open()
-    pod.link.send(10)
-    said = "root certificate cannot be used, nothing is shipped"
-    wait_for(lambda: said in pod.events(), "said")
-    time.sleep(0.3)
-    pod.order(an_order(filter="udp"))
-    wait_for(lambda: list(pod.spool.rglob("*.pcap")), "a segment is kept")
-    [kept] = pod.spool.rglob("*.pcap")
-    assert numbers(kept) == list(range(10))
-    assert pod.terminate() == 0
-
-
 def test_a_failed_capture_is_reported(shipping_pod: Pod, collector: Collector) -> None:
     shipping_pod.order(an_order(filter="udp prt 53"), an_order(id=ID_2, until=1))
     shipping_pod.start()

@@ -42,6 +42,20 @@ def _build_kwok() -> None:
         programs.build_go_part(programs.KWOK, go)
 
 
+def run_deployments(api: PrivateApi) -> None:
+    """The cluster's own programs that make pods of Deployments and give them nodes."""
+    for name, more in (
+        ("kube-controller-manager", ["--controllers=deployment-controller,replicaset-controller"]),
+        ("kube-scheduler", []),
+    ):
+        api.run(
+            name, str(programs.program(programs.KUBERNETES, name)),
+            f"--kubeconfig={api.kubeconfig}", f"--cert-dir={api.folder}", "--secure-port=0",
+            # By default they ask 20 and 50 times a second at most: pure waiting here.
+            "--leader-elect=false", "--kube-api-qps=500", "--kube-api-burst=1000", *more,
+        )  # fmt: skip
+
+
 def at_once(work: Callable[[T], object], items: Iterable[T]) -> None:
     """Do something for each item, several at a time."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:

@@ -174,6 +174,7 @@ def _run(options: argparse.Namespace, soak: Soak, dormant: Path) -> Verdict:
         background.stop()
     say("all is quiet; looking for every packet")
     verdict = judge(soak.pods, capture, soak.retrieval.store, soak.download())
+    say(f"{verdict.segments} segments, faults: {verdict.faults}; opening them in tshark")
     open_in_tshark(soak.retrieval.store, capture, options.tshark, verdict)
     print(
         json.dumps(

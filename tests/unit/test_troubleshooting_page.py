@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from controller import telling
 from nightcap.contract.reports import Reason
 from webhook.eligibility import SkipReason
 
@@ -42,6 +43,23 @@ def test_every_reason_not_to_inject_is_explained() -> None:
 def test_every_reason_of_a_report_is_explained() -> None:
     explained = set(re.findall(r"`([a-z-]+)`", _section("Pods that fail")))
     assert {str(reason) for reason in Reason if reason} <= explained
+
+
+def test_every_event_is_explained() -> None:
+    sources = "".join(
+        (ROOT / "controller" / name).read_text()
+        for name in ("annotations.py", "canary.py", "guard.py", "reconcile.py")
+    )
+    said = set(
+        re.findall(r'reason="(\w+)"|_tell\(asking, "(\w+)"|"(SidecarRefused|NotInjected)"', sources)
+    )
+    said_words = {word for found in said for word in found if word}
+    said_words |= set(telling.SAID_OF_RECORDING.values())
+    source = (ROOT / "controller" / "telling.py").read_text()
+    said_words |= set(re.findall(r'_normal\([\w.]+, "(\w+)"', source))
+    said_words |= set(re.findall(r'"(Capture(?:Started|Ended))"', source))
+    assert len(said_words) > 12
+    assert _codes("Events", 1) == said_words | {"PodsWithoutSidecar", "InjectionOff"}
 
 
 def test_quoted_errors_are_those_that_programs_say() -> None:

@@ -1,4 +1,8 @@
-"""A program as webhook and retrieval are, with API, PORT, DIR and DRAIN as arguments."""
+"""A program as webhook and retrieval are, with API, PORT, DIR and DRAIN as arguments.
+
+SERVED_PATIENCE in the environment is how many seconds it waits for slow clients, and
+SERVED_CONNECTIONS how many connections it has.
+"""
 
 import json
 import os
@@ -10,6 +14,7 @@ from typing import Any
 
 from kubernetes.client import Configuration
 
+from certs import contexts, runner
 from certs.serving import ServingCertificates, serve
 from nightcap.kube.client import KubeClient
 from nightcap.kube.logs import setup_logging
@@ -18,6 +23,10 @@ from tests.unit.certs.tls import NAMESPACE, SECRET
 
 def main() -> None:
     url, port, tls_dir, drain_seconds = sys.argv[1:]
+    if "SERVED_PATIENCE" in os.environ:
+        seconds = float(os.environ["SERVED_PATIENCE"])
+        contexts.IO_SECONDS = contexts.HANDSHAKE_SECONDS = seconds
+        runner.HEAD_SECONDS = runner.BODY_SECONDS = seconds
     log = setup_logging("served")
     certificates = ServingCertificates(
         KubeClient(Configuration(host=url)), NAMESPACE, SECRET, tls_dir
@@ -29,6 +38,9 @@ def main() -> None:
         path = environ["PATH_INFO"]
         if path == "/slow":
             time.sleep(1)
+        if path == "/large":
+            start_response("200 OK", [("Content-Length", str(64 * 2**20))])
+            return (bytes(2**18) for _ in range(256))
         if path == "/readyz" and draining.is_set():
             start_response("503 Service Unavailable", [("Content-Length", "0")])
             return []
@@ -48,6 +60,7 @@ def main() -> None:
         address="127.0.0.1",
         certificates=certificates,
         threads=4,
+        max_connections=int(os.environ.get("SERVED_CONNECTIONS", "4096")),
         on_start=lambda: started_in.append(os.getpid()),
         on_stop=lambda: log.info("stopped", extra={"pid": os.getpid()}),
         draining=draining,

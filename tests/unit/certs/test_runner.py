@@ -7,19 +7,19 @@ import os
 import signal
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from certs.bundle import Pair
 from nightcap.contract.paths import collector_name
 from nightcap.kube import paths
+from tests.unit.certs.running import Served
 from tests.unit.certs.tls import (
     NAMESPACE,
     a_bundle,
@@ -34,45 +34,14 @@ from tests.unit.kube.small_api import SmallApi
 SECRETS_PATH = paths.secrets(NAMESPACE)
 
 
-@dataclass
-class Served:
-    process: subprocess.Popen[str]
-    port: int
-    log: Path
-
-    def is_listening(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-            return True
-        return False
-
-    def events(self) -> list[str]:
-        return [json.loads(line)["event"] for line in self.log.read_text().splitlines()]
-
-
 @pytest.fixture
-def start(api: SmallApi, tmp_path: Path) -> Iterator[Callable[..., Served]]:
-    processes: list[subprocess.Popen[str]] = []
-
-    def begin(drain_seconds: float = 0) -> Served:
-        with socket.socket() as sock:
-            sock.bind(("127.0.0.1", 0))
-            port = sock.getsockname()[1]
-        log = tmp_path / "log"
-        arguments = [api.url, str(port), str(tmp_path / "tls"), str(drain_seconds)]
-        with log.open("w") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.unit.certs.served", *arguments],
-                stderr=stderr,
-                text=True,
-            )
-        processes.append(process)
-        return Served(process, port, log)
-
-    yield begin
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-        process.wait(10)
+def listening(api: SmallApi, start: Callable[..., Served]) -> tuple[Served, Pair]:
+    """A server with a certificate, and its root."""
+    roots = some_roots(1)
+    put_secret(api, a_bundle(roots, 1))
+    served = start()
+    eventually(served.is_listening)
+    return served, roots[1]
 
 
 def children_of(pid: int) -> list[int]:
@@ -157,20 +126,17 @@ def test_program_that_waits_for_a_certificate_can_be_stopped(start: Callable[...
 
 
 def test_worker_that_was_killed_comes_back_with_the_certificate_of_now(
-    api: SmallApi, start: Callable[..., Served]
+    api: SmallApi, listening: tuple[Served, Pair]
 ) -> None:
     """The parent, from which a new worker is made, has the one of the program's start."""
-    roots = some_roots(1)
-    put_secret(api, a_bundle(roots, 1))
-    served = start()
-    eventually(served.is_listening)
-    first, _ = serial_shown(served.port, trusting(roots[1]))
+    served, root = listening
+    first, _ = serial_shown(served.port, trusting(root))
     (worker,) = children_of(served.process.pid)
     api.answers["GET", SECRETS_PATH] = [(503, {})]  # no list and no watch: one look has to do
-    put_secret(api, a_bundle(roots, 1))
+    put_secret(api, a_bundle({1: root}, 1))
     os.kill(worker, signal.SIGKILL)
     eventually(lambda: children_of(served.process.pid) not in ([], [worker]))
-    assert serial_shown(served.port, trusting(roots[1]))[0] != first
+    assert serial_shown(served.port, trusting(root))[0] != first
 
 
 def test_certificates_change_under_load_without_a_lost_request(
@@ -198,19 +164,16 @@ def test_certificates_change_under_load_without_a_lost_request(
 
 
 def test_clients_that_say_nothing_keep_nobody_waiting(
-    api: SmallApi, start: Callable[..., Served]
+    listening: tuple[Served, Pair],
 ) -> None:
     """gunicorn alone gives each of them a thread for 5 s: 40 on 4 threads are 50 s."""
-    roots = some_roots(1)
-    put_secret(api, a_bundle(roots, 1))
-    served = start()
-    eventually(served.is_listening)
+    served, root = listening
     with contextlib.ExitStack() as stack:
         for _ in range(40):
             stack.enter_context(socket.create_connection(("127.0.0.1", served.port), 5))
         began_at = time.monotonic()
         connection = http.client.HTTPSConnection(
-            "localhost", served.port, context=trusting(roots[1]), timeout=30
+            "localhost", served.port, context=trusting(root), timeout=30
         )
         ask(connection)
         connection.close()
@@ -218,13 +181,10 @@ def test_clients_that_say_nothing_keep_nobody_waiting(
 
 
 def test_clients_that_stop_in_a_plain_request_hold_no_thread(
-    api: SmallApi, start: Callable[..., Served]
+    listening: tuple[Served, Pair],
 ) -> None:
-    roots = some_roots(1)
-    put_secret(api, a_bundle(roots, 1))
-    served = start()
-    eventually(served.is_listening)
-    context = trusting(roots[1])
+    served, root = listening
+    context = trusting(root)
     with contextlib.ExitStack() as stack:
         connections = [
             http.client.HTTPSConnection("localhost", served.port, context=context, timeout=10)

@@ -23,6 +23,7 @@ def a_configuration(**changes: Any) -> dict[str, Any]:
     return {"webhooks": [entry]}
 
 
+ORDERS = checks.ORDERS_POLICY
 BINDING = {"spec": {"policyName": "nightcap-orders", "validationActions": ["Deny"]}}
 SERVED = {"resources": [{"name": "packetcaptures"}, {"name": "packetcaptures/status"}]}
 
@@ -51,7 +52,7 @@ def slices(*ready: bool) -> list[dict[str, Any]]:
         pytest.param(
             checks.check_roots([Root(0, 1), Root(0, 9 * DAY)], DAY), id="an old root beside it"
         ),
-        pytest.param(checks.check_policy({}, BINDING), id="policy"),
+        pytest.param(checks.check_policy(ORDERS, {}, BINDING), id="policy"),
         pytest.param(checks.check_refusal(False, "filter 'x': syntax error"), id="refusal"),
         pytest.param(checks.check_canary("shop", None, True), id="canary"),
         pytest.param(checks.check_bare_pods("shop", {}), id="pods"),
@@ -109,14 +110,18 @@ def test_what_is_well_is_ok_and_needs_no_advice(line: Line) -> None:
         pytest.param(checks.check_roots([Root(0, DAY)], 2 * DAY), "expired 1d ago", id="expired"),
         pytest.param(checks.check_roots([Root(DAY, 2 * DAY)], 0), "not valid yet", id="future"),
         pytest.param(checks.check_roots([Root(0, 9 * DAY)], 8 * DAY), "renewed by now", id="late"),
-        pytest.param(checks.check_policy(None, BINDING), "does not exist", id="no policy"),
-        pytest.param(checks.check_policy({}, None), "not bound", id="no binding"),
+        pytest.param(checks.check_policy(ORDERS, None, BINDING), "does not exist", id="no policy"),
+        pytest.param(checks.check_policy(ORDERS, {}, None), "not bound", id="no binding"),
         pytest.param(
-            checks.check_policy({}, {"spec": {"policyName": "other"}}), "other", id="other policy"
+            checks.check_policy(ORDERS, {}, {"spec": {"policyName": "other"}}),
+            "other",
+            id="other policy",
         ),
         pytest.param(
             checks.check_policy(
-                {}, {"spec": {"policyName": "nightcap-orders", "validationActions": ["Audit"]}}
+                ORDERS,
+                {},
+                {"spec": {"policyName": "nightcap-orders", "validationActions": ["Audit"]}},
             ),
             "does not deny",
             id="audit alone",
@@ -138,6 +143,33 @@ def test_restricted_namespace_and_bare_pods_are_notes() -> None:
     assert bare.advice == "kubectl nightcap enable shop names them"
     assert checks.check_deployment("d", deployment(2, 1)).mark is Mark.NOTE
     assert checks.check_refusal(False, "not allowed to create").mark is Mark.NOTE
+
+
+@pytest.mark.parametrize(
+    ("ours", "word"),
+    [
+        (checks.ORDERS_POLICY, "forge orders"),
+        (checks.SIDECAR_POLICY, "waits for ever"),
+        (checks.CANARY_POLICY, "can create pods"),
+    ],
+)
+def test_a_policy_that_is_not_in_force_is_told_with_what_that_means(
+    ours: checks.Policy, word: str
+) -> None:
+    bound = {"spec": {"policyName": ours.name, "validationActions": ["Deny"]}}
+    assert checks.check_policy(ours, {}, bound).mark is Mark.OK
+    for policy, binding in ((None, bound), ({}, None), ({}, {"spec": {"policyName": ours.name}})):
+        line = checks.check_policy(ours, policy, binding)
+        assert line.mark is Mark.FAULT
+        assert word in line.text
+        assert ours.name in line.text
+
+
+def test_a_binding_for_some_namespaces_alone_says_what_holds_elsewhere() -> None:
+    spec = {"policyName": ORDERS.name, "validationActions": ["Deny"], "matchResources": {"x": 1}}
+    line = checks.check_policy(ORDERS, {}, {"spec": spec})
+    assert line.mark is Mark.NOTE
+    assert "forge orders" in line.advice
 
 
 def test_lives_of_roots_are_read_from_pem() -> None:

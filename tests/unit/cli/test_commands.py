@@ -9,6 +9,7 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,9 @@ def test_rm_asks_on_a_terminal(
         said += os.read(terminal, 1000)
     assert b"Delete dns with its files (3 packets, 2.0 KiB)?" in said
     if typed is None:
+        # Not before it reads: Python would look at the signal only after the next key.
+        while Path(f"/proc/{asked.pid}/stat").read_text().rpartition(") ")[2][0] != "S":
+            time.sleep(0.01)
         asked.send_signal(signal.SIGINT)
     else:
         os.write(terminal, typed)

@@ -69,7 +69,9 @@ def test_help_loads_no_client_of_the_api() -> None:
     code = "from nightcap.cli.program import run; code = run(['start', '--help'])"
     said = loading_none_of({"kubernetes", "urllib3", "msgspec", "yaml", "ssl"}, code)
     assert "deployment/NAME" in said
-    modules = {f"nightcap.cli.{name}" for name in ("captures", "doctor", "files", "targets")}
+    modules = {
+        f"nightcap.cli.{name}" for name in ("captures", "start", "doctor", "files", "targets")
+    }
     code = "from nightcap.cli.program import run; code = run(['--help'])"
     assert "Start a capture of pods" in loading_none_of(modules, code)
 

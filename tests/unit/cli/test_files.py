@@ -202,6 +202,8 @@ def test_merged_is_one_checked_file(api: SmallApi, nightcap: Run, here: Path) ->
     assert [file.name for file in here.iterdir()] == ["dns.pcapng"]
     api.answers["GET", path] = [(204, b"")]
     assert "dns has no files yet" in nightcap("get", "dns", "--merged").err
+    nothing = nightcap("get", "dns", "--merged", "--pod", "web-1", "--from", "9")
+    assert "dns has no packet of pod web-1, from 9; kubectl nightcap files dns" in nothing.err
 
 
 def test_files_are_listed_as_tables_and_for_programs(api: SmallApi, nightcap: Run) -> None:
@@ -216,6 +218,13 @@ def test_files_are_listed_as_tables_and_for_programs(api: SmallApi, nightcap: Ru
     assert nightcap("files", "dns", "-o", "wide").out.split()[-4:] == ["web-1", "eth0", "n", "3"]
     assert nightcap("files", "dns", "-o", "name").out == f"{NAME}\n"
     assert '"size": 2048' in nightcap("files", "dns", "-o", "json").out
+    gap = {"pod": "web-1", "interface": "eth0", "first": 3, "last": 7, "offset": 40, "bytes": 99}
+    api.answers["GET", f"{BASE}/files"] = [(200, {"files": [listed], "missing": [gap]})]
+    said = nightcap("files", "dns")
+    assert len(said.out.splitlines()) == 2
+    assert said.err == (
+        "web-1: 99 bytes were dropped before they were shipped: segments eth0 3-7 behind byte 40\n"
+    )
     api.answers["GET", f"{BASE}/files"] = [(200, {"files": []})]
     assert "no files yet" in nightcap("files", "dns").err
 

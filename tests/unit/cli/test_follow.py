@@ -126,8 +126,6 @@ def a_program(folder: Path, name: str, text: str) -> None:
     file.chmod(file.stat().st_mode | stat.S_IXUSR)
 
 
-# The command hangs up when its program has ended, in the middle of what the server still writes.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_program_gets_the_stream_on_its_input(
     api: SmallApi, nightcap: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,8 @@ WEB = Workload("apps", "deployments", "web")
         (["sts/db"], Workload("apps", "statefulsets", "db")),
         (["job/once"], Workload("batch", "jobs", "once")),
         (["pod/web-1"], Pods(("web-1",))),
+        (["deployment", "web"], WEB),
+        (["pods", "web-1", "web-2"], Pods(("web-1", "web-2"))),
         (["web-1", "pod/web-2", "web-1"], Pods(("web-1", "web-2"))),
     ],
     ids=str,
@@ -39,6 +41,8 @@ def test_targets_are_read_as_kubectl_reads_them(words: list[str], expected: obje
         pytest.param(
             ["service/web"], None, False, "'service/web': a target is pod/NAME", id="kind"
         ),
+        pytest.param(["deploy"], None, False, "which one[?] Write deploy/NAME", id="kind alone"),
+        pytest.param(["deploy", "a", "b"], None, False, "several captures", id="kind and two"),
         pytest.param(["deploy/a", "deploy/b"], None, False, "several captures", id="workloads"),
         pytest.param(["deploy/a", "pod/b"], None, False, "several captures", id="mixed"),
         pytest.param(["../web"], None, False, "a target is", id="path"),

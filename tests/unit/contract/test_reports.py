@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nightcap.contract.reports import (
+    MAX_GAPS,
     MAX_REPORT_BYTES,
     BadReport,
+    Gap,
     Lost,
     Reason,
     Report,
@@ -16,6 +18,14 @@ from nightcap.contract.reports import (
 )
 
 _counts = st.integers(0, 2**63 - 1)
+_gaps = st.builds(
+    Gap,
+    interface=st.sampled_from(["eth0", "ünïcødé", "\U0001f999" * 3]),
+    first=_counts,
+    last=_counts,
+    offset=_counts,
+    bytes=_counts,
+)
 _reports = st.builds(
     Report,
     seq=_counts,
@@ -27,7 +37,7 @@ _reports = st.builds(
     bytes=_counts,
     received=_counts,
     dropped=_counts,
-    lost=st.builds(Lost, segments=_counts, bytes=_counts),
+    lost=st.builds(Lost, _counts, _counts, st.lists(_gaps, max_size=4).map(tuple)),
     backlog=_counts,
     shipped=st.booleans(),
     v=st.just(1),
@@ -56,6 +66,22 @@ def test_a_long_message_is_cut_until_the_report_fits(message):
     assert message.startswith(said)
 
 
+@pytest.mark.parametrize("message", ["", "\0" * 5000])
+def test_of_gaps_that_do_not_fit_the_newest_are_told(message):
+    gaps = tuple(Gap("\U0001f999" * 15, n, n, 2**62, 2**62) for n in range(MAX_GAPS))
+    lost = Lost(40, 2**62, gaps)
+    text = dump_report(Report(1, 1.0, State.FAILED, message=message, lost=lost))
+    assert len(text) <= MAX_REPORT_BYTES
+    said = parse_report(text).lost
+    assert (said.segments, said.bytes) == (40, 2**62)
+    assert said.gaps
+    assert said.gaps == gaps[-len(said.gaps) :]
+
+
+def test_a_report_of_the_first_release_names_no_gaps():
+    assert parse_report(text_of(lost={"segments": 2, "bytes": 3})).lost == Lost(2, 3)
+
+
 def test_a_later_releases_fields_and_reasons_are_passed_over():
     report = parse_report(text_of(reason="moon", colour="red"))
     assert report.reason is Reason.NONE
@@ -79,6 +105,10 @@ def test_a_later_releases_fields_and_reasons_are_passed_over():
         (text_of(at=-1), "at"),
         (text_of(lost=3), "lost"),
         (text_of(lost={"bytes": -1}), "bytes"),
+        (text_of(lost={"gaps": {}}), "lost.gaps"),
+        (text_of(lost={"gaps": [3]}), "lost.gaps"),
+        (text_of(lost={"gaps": [{"interface": "../x"}]}), "no name of an interface"),
+        (text_of(lost={"gaps": [{"interface": "eth0", "first": "1"}]}), "first"),
     ],
 )
 def test_a_bad_report_is_refused_with_field_and_rule(text, says):

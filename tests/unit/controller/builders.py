@@ -38,7 +38,7 @@ from nightcap.contract.objects import (
     PodSpec,
     PodStatus,
 )
-from nightcap.contract.reports import Lost, Reason, Report, State
+from nightcap.contract.reports import Gap, Lost, Reason, Report, State
 
 NOW = 1_800_000_000.0
 COLLECTORS = (("10.96.0.9", 20443),)
@@ -166,6 +166,7 @@ def a_report(
     dropped: int = 0,
     backlog: int = 0,
     lost: int = 0,
+    gaps: tuple[Gap, ...] = (),
     shipped: bool = False,
     message: str = "",
     node: str = "node-a",
@@ -190,7 +191,7 @@ def a_report(
             bytes=size,
             dropped=dropped,
             backlog=backlog,
-            lost=Lost(bytes=lost),
+            lost=Lost(bytes=lost, gaps=gaps),
             shipped=shipped,
         ),
     )

@@ -19,7 +19,7 @@ from controller.actions import (
     UpdateStatus,
     namespace_of,
 )
-from controller.apply import REFUSAL_SECONDS, REPEAT_SECONDS, Applier
+from controller.apply import REFUSAL_SECONDS, REPEAT_SECONDS, WORKERS, Applier
 from controller.metrics import Metrics
 from controller.view import Memory
 from nightcap.contract import keys
@@ -82,6 +82,7 @@ class World:
         self.recorder = EventRecorder(client, "controller")
         self.applier = Applier(
             client,
+            self.recorder,
             self.recorder,
             self.memory,
             self.metrics,
@@ -152,6 +153,21 @@ def test_a_status_is_replaced_and_fields_that_are_gone_are_removed(world):
         "status": {"phase": "Capturing", "stale": None},
     }
     assert world.memory.status_written_at == {"capture-uid": NOW}
+
+
+def test_people_are_told_of_a_write_that_was_done_and_of_no_other(world):
+    condition = {"type": "Recording", "status": "True", "reason": "Capturing", "message": "m"}
+    started = UpdateStatus(CAPTURE, {"conditions": [condition]})
+    world.server.answers = [(500, {})]
+    world.do(started)
+    assert world.recorder.flush()
+    assert len(world.server.requests) == 1
+    world.do(started)
+    assert world.recorder.flush()
+    _, path, _, event = world.server.requests[-1]
+    assert path == "/apis/events.k8s.io/v1/namespaces/shop/events"
+    assert (event["type"], event["reason"], event["note"]) == ("Normal", "Started", "m")
+    assert event["regarding"]["uid"] == "capture-uid"
 
 
 def test_an_annotation_capture_is_created_with_its_source(world):
@@ -279,15 +295,42 @@ def test_two_writes_of_one_object_are_never_under_way_at_once(world):
 
 
 def test_many_pods_are_patched_side_by_side(world):
-    world.server.gate.clear()
-    for number in range(8):
-        world.applier.submit(PatchOrders(Ref("Pod", "shop", f"p{number}", f"u{number}"), "a"))
-    deadline = time.monotonic() + 5
-    while len(world.server.requests) < 8 and time.monotonic() < deadline:
-        time.sleep(0.002)
-    assert len(world.server.requests) == 8
+    hold_all_workers(world)
+    assert len(world.server.requests) == WORKERS
     world.server.gate.set()
     world.settle()
+
+
+def test_what_is_decided_anew_replaces_what_waits(world):
+    hold_all_workers(world)
+    pods = [Ref("Pod", "shop", f"old-{number}", f"old-uid-{number}") for number in range(20)]
+    for pod in pods:
+        world.applier.submit(PatchOrders(pod, "a", is_backlog=True))
+    world.applier.submit(PatchOrders(pods[-1], "b"))
+    world.applier.submit(PatchOrders(pods[0], "c", is_backlog=True))
+    assert world.applier.waiting == 20
+    world.server.gate.set()
+    world.settle()
+    written = [
+        (path.split("/")[-2], body["metadata"]["annotations"][keys.ORDERS])
+        for _, path, _, body in world.server.requests[WORKERS:]
+    ]
+    assert len(written) == 20
+    assert sorted(written) == sorted(
+        [(f"old-{n}", "a") for n in range(1, 19)] + [("old-0", "c"), ("old-19", "b")]
+    )
+    assert world.again == []
+
+
+def hold_all_workers(world) -> None:
+    """Let every worker wait for an answer."""
+    world.server.gate.clear()
+    for number in range(WORKERS):
+        world.applier.submit(PatchOrders(Ref("Pod", "shop", f"p{number}", f"u{number}"), "a"))
+    deadline = time.monotonic() + 10
+    while len(world.server.requests) < WORKERS:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize(

@@ -372,6 +372,20 @@ def test_pods_beyond_a_batch_are_planned_in_the_next_pass_and_captures_after_the
     assert any(isinstance(action, UpdateStatus) for action in plan.actions)
 
 
+def test_pods_of_a_new_capture_are_planned_before_those_that_a_start_looks_at(crowd):
+    ledger, everyone, capture = crowd
+    view = a_view()
+    news = News(pods=everyone, captures={capture.uid: capture}, everything=True)
+    plan = ledger.update(news, view, NOW, batch=20)
+    assert all(item.is_backlog for item in plan.actions if isinstance(item, PatchOrders))
+    asked = judge(a_capture("asked", selector={"matchLabels": {"app": "a9"}}))
+    plan = ledger.update(News(captures={asked.uid: asked}), view, NOW, batch=20)
+    written = [item for item in plan.actions if isinstance(item, PatchOrders)]
+    fresh = [item.pod.name for item in written if not item.is_backlog]
+    assert fresh == ["p9", "p19", "p29", "p39", "p49"]
+    assert [item.is_backlog for item in written] == sorted(item.is_backlog for item in written)
+
+
 def test_a_write_that_failed_is_decided_again_at_its_time(crowd):
     ledger, everyone, capture = crowd
     view = a_view()

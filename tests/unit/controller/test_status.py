@@ -12,7 +12,7 @@ from controller.tally import GRACE_SECONDS, SILENT_SECONDS
 from controller.view import Memory, NamespaceView, RetrievalView
 from nightcap.contract import keys
 from nightcap.contract.objects import ContainerStatus, PodOS
-from nightcap.contract.reports import Reason, State
+from nightcap.contract.reports import Gap, Reason, State
 from tests.unit.controller.builders import (
     NOW,
     a_capture,
@@ -376,6 +376,16 @@ def test_what_was_lost_is_said():
     assert (found["status"], found["reason"]) == ("False", "BacklogLost")
     assert "700 bytes" in found["message"]
     assert "30 bytes" in found["message"]
+
+
+def test_which_segments_were_lost_is_said_of_each_pod():
+    gaps = (Gap("eth0", 0, 7, 2048, 20), Gap("net1", 3, 3, 0, 10))
+    reports = [a_report(lost=30, gaps=gaps)]
+    found = condition(status_of(a_view([a_capture(suspend=True)], [], reports)), "Complete")
+    assert found["message"].endswith(
+        "30 bytes were dropped in pods for want of room: "
+        "segments web-1 eth0 0-7 behind byte 2048, web-1 net1 3"
+    )
 
 
 def test_a_transition_is_a_change_of_status_alone():

@@ -1,5 +1,6 @@
 """A small HTTP server that lists, watches and breaks like an API server; for tests only."""
 
+import contextlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,6 +76,15 @@ class SmallApi:
     def _handler(api) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - two selfs
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def handle(self) -> None:
+                # Whoever has seen enough hangs up, also in the middle of an answer.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    super().handle()
+
+            def finish(self) -> None:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    super().finish()
 
             def handle_any(self) -> None:
                 url = urlsplit(self.path)

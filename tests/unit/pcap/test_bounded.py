@@ -1,8 +1,9 @@
+import sys
 import time
 
 import pytest
 
-from nightcap.pcap.bounded import NotCompiledInTime, check_filter, find_too_costly
+from nightcap.pcap.bounded import Undecided, check_filter, find_too_costly
 
 
 def test_a_good_filter_has_no_fault() -> None:
@@ -23,7 +24,7 @@ def test_odd_bytes_are_only_a_bad_filter() -> None:
 
 
 def test_a_helper_that_gives_no_answer_in_time_is_no_fault_of_the_filter() -> None:
-    with pytest.raises(NotCompiledInTime, match="took longer than"):
+    with pytest.raises(Undecided, match="took longer than"):
         check_filter("udp port 53", timeout=0.001)
 
 
@@ -41,3 +42,16 @@ def test_only_what_costs_too_much_is_too_costly() -> None:
     slow = find_too_costly(" or ".join(["portrange 1-9"] * 250), 0.3)
     assert slow is not None
     assert "too much CPU" in slow
+
+
+def test_whoever_asks_what_a_filter_costs_hears_of_no_answer_too() -> None:
+    with pytest.raises(Undecided, match="took longer than"):
+        find_too_costly("udp port 53", 5, timeout=0.001)
+
+
+def test_a_helper_that_cannot_be_started_is_no_fault_of_the_filter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(Undecided, match="could not be checked"):
+        check_filter("udp port 53", timeout=5)

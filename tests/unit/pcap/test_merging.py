@@ -69,6 +69,27 @@ def order(blocks: list[bytes]) -> list[tuple[int, int]]:
     return [(p.interface, (p.time_ns or 0) - START) for p in packets(blocks, 9)]
 
 
+def merging(*streams: Growing) -> Merger:
+    """A merger of these that holds back for a second."""
+    merger = Merger(hold_seconds=1)
+    for stream in streams:
+        merger.add(stream)
+    return merger
+
+
+def two_that_wait() -> tuple[Growing, Growing, Merger]:
+    """Two streams without packets, and their merger, which has looked at them."""
+    first, second = Growing(0), Growing(1)
+    merger = merging(first, second)
+    assert merger.next(100) == []
+    return first, second, merger
+
+
+def whole(merger: Merger, now: float) -> list[tuple[int, int]]:
+    """All that it gives at a time, some at each call."""
+    return [entry for _ in range(60) for entry in order(merger.next(now))]
+
+
 def a_file(header: Header, records: list[Record]) -> bytes:
     return b"".join(pack_record(header, record) for record in records)
 
@@ -174,8 +195,7 @@ def test_memory_does_not_grow_with_the_number_of_streams() -> None:
 
 def test_a_single_stream_is_never_held_back() -> None:
     only = Growing(0)
-    merger = Merger(hold_seconds=1)
-    merger.add(only)
+    merger = merging(only)
     assert merger.next(100) == []
     only.waiting = [5]
     assert order(merger.next(100)) == [(0, 5)]
@@ -183,11 +203,7 @@ def test_a_single_stream_is_never_held_back() -> None:
 
 
 def test_packets_wait_for_those_of_another_stream_and_come_in_order() -> None:
-    first, second = Growing(0), Growing(1)
-    merger = Merger(hold_seconds=1)
-    merger.add(first)
-    merger.add(second)
-    assert merger.next(100) == []
+    first, second, merger = two_that_wait()
     first.waiting = [10, 30]
     assert merger.next(100.1) == []
     second.waiting = [20]
@@ -196,11 +212,7 @@ def test_packets_wait_for_those_of_another_stream_and_come_in_order() -> None:
 
 
 def test_nothing_is_held_longer_than_the_hold_and_what_is_late_is_given_late() -> None:
-    first, second = Growing(0), Growing(1)
-    merger = Merger(hold_seconds=1)
-    merger.add(first)
-    merger.add(second)
-    assert merger.next(100) == []
+    first, second, merger = two_that_wait()
     first.waiting = [10, 30]
     assert merger.next(100.1) == []
     assert merger.next(101) == []
@@ -213,29 +225,19 @@ def test_nothing_is_held_longer_than_the_hold_and_what_is_late_is_given_late() -
 def test_what_was_there_at_the_beginning_is_old_and_not_held_back() -> None:
     full, empty = Growing(0), Growing(1)
     full.waiting = list(range(100))
-    merger = Merger(hold_seconds=1)
-    merger.add(full)
-    merger.add(empty)
-    found = [entry for _ in range(60) for entry in order(merger.next(100))]
-    assert found == [(0, t) for t in range(100)]
+    assert whole(merging(full, empty), 100) == [(0, t) for t in range(100)]
 
 
 def test_a_reader_that_was_away_gets_what_has_come_after_one_hold() -> None:
-    first, second = Growing(0), Growing(1)
-    merger = Merger(hold_seconds=1)
-    merger.add(first)
-    merger.add(second)
-    assert merger.next(100) == []
+    first, _, merger = two_that_wait()
     first.waiting = list(range(100))
     assert merger.next(200) == []
-    found = [entry for _ in range(60) for entry in order(merger.next(201.1))]
-    assert found == [(0, t) for t in range(100)]
+    assert whole(merger, 201.1) == [(0, t) for t in range(100)]
 
 
 def test_a_stream_joins_while_others_are_merged() -> None:
     first = Growing(0)
-    merger = Merger(hold_seconds=1)
-    merger.add(first)
+    merger = merging(first)
     first.waiting = [10]
     assert order(merger.next(100)) == [(0, 10)]
     second = Growing(1)

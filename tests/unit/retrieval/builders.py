@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 from nightcap.contract.segments import SegmentKey, StreamKey
-from retrieval.store.base import Store
+from retrieval.store.base import ReadableStore, Store, StreamMeta
 from retrieval.store.directory import ReadableDirectory
 from retrieval.store.objects import ReadableObjects
 
@@ -14,6 +14,11 @@ CAPTURE = "ca9a0000-0000-4000-8000-000000000001"
 CALICO = "ca11c000-0000-4000-8000-000000000001"
 POD = "90d00000-0000-4000-8000-000000000001"
 STREAM = StreamKey("storefront", CAPTURE, POD)
+META = StreamMeta(pod="web-0", node="node-a", capture="dns")
+FIRST_US = 1_700_000_000_000_000
+"""Time of the first packet of `a_pcap`, in microseconds."""
+READER = {"Authorization": "Bearer reader"}
+"""Headers of the person that the fixture `port` lets in."""
 HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262144, 1)
 
 
@@ -25,7 +30,7 @@ def a_record(at_us: int, payload: bytes = b"x" * 60) -> bytes:
     return struct.pack("<IIII", *divmod(at_us, 10**6), len(payload), len(payload)) + payload
 
 
-def a_pcap(packets: int = 3, *, first_us: int = 1_700_000_000_000_000, seed: int = 0) -> bytes:
+def a_pcap(packets: int = 3, *, first_us: int = FIRST_US, seed: int = 0) -> bytes:
     source = random.Random(seed)  # noqa: S311 - the same packets each time
     records = (
         a_record(first_us + number * 1000, source.randbytes(source.randint(1, 200)))
@@ -66,6 +71,12 @@ def a_pod(name: str = "web-0", uid: str = POD, app: str = "web") -> dict[str, An
 
 def a_report(seq: int = 1, state: str = "capturing", **fields: Any) -> str:
     return json.dumps({"v": 1, "seq": seq, "at": 1.5, "state": state, **fields})
+
+
+def content(store: ReadableStore, seq: int = 1) -> bytes:
+    """A whole segment of `STREAM`."""
+    with store.open(a_key(seq)) as reader:
+        return reader.read_at(0, 2**26)
 
 
 def names_in(store: Store) -> set[str]:

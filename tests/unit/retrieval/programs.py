@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -123,3 +124,11 @@ class Installation:
 
     def audit(self) -> str:
         return (self.folder / "files.out").read_text()
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    """Until it is so; what is waited for takes moments, and more on a busy machine."""
+    deadline = time.monotonic() + 20
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,5 +1,6 @@
 """The collector as a process: what TLS, gunicorn and `kill -9` make of the promises."""
 
+import contextlib
 import http.client
 import random
 import threading
@@ -9,10 +10,11 @@ from collections.abc import Iterator
 import pytest
 
 from nightcap.contract.segments import SegmentKey, StreamKey
+from retrieval.collector.app import POD_APPENDS
 from retrieval.store.directory import ReadableDirectory
 from tests.unit.retrieval.builders import CAPTURE, a_capture, a_key, a_pcap, a_pod, a_report
 from tests.unit.retrieval.fake_api import FakeApi
-from tests.unit.retrieval.programs import Installation
+from tests.unit.retrieval.programs import Installation, wait_for
 
 PODS = {f"web-{number}": f"90d00000-0000-4000-8000-00000000000{number}" for number in range(4)}
 
@@ -103,6 +105,29 @@ def test_of_a_body_that_was_cut_nothing_is_kept(
     connection.close()
     answer = append(connection, b"", len(pcap), who="token-of-web-2")
     assert (answer.status, answer.headers["Upload-Offset"]) == (204, str(len(pcap)))
+
+
+def test_bodies_that_do_not_come_take_their_own_pods_places_and_nobody_elses(
+    shared: tuple[Installation, int],
+) -> None:
+    installation, port = shared
+    with contextlib.ExitStack() as stack:
+
+        def connect() -> http.client.HTTPSConnection:
+            return stack.enter_context(contextlib.closing(installation.connect(port)))
+
+        half = [connect() for _ in range(POD_APPENDS)]
+        for number, each in enumerate(half):
+            each.putrequest("PATCH", f"/v1/captures/{CAPTURE}/eth0/{100 + number}")
+            each.putheader("Authorization", "Bearer token-of-web-3")
+            each.putheader("Upload-Offset", "0")
+            each.putheader("Content-Length", "1000")
+            each.endheaders(b"x" * 500)
+        same, other = connect(), connect()
+        wait_for(lambda: append(same, b"", 0, who="token-of-web-3").status == 429)
+        assert append(other, a_pcap(), 0).status in (204, 409)  # one test of web-0 was before
+        half[0].close()
+        wait_for(lambda: append(same, b"", 0, who="token-of-web-3").status == 204)
 
 
 def test_what_was_called_durable_survives_kill_9_and_the_rest_is_resumed(

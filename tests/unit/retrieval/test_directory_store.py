@@ -7,23 +7,16 @@ from pathlib import Path
 import pytest
 
 from nightcap.contract.segments import StreamKey
-from retrieval.store.base import OffsetConflict, StoreFailed, StoreFull, StreamMeta, Tally
+from retrieval.store.base import OffsetConflict, StoreFailed, StoreFull, Tally
 from retrieval.store.directory import ReadableDirectory
 from retrieval.store.writing import DirectoryStore
-from tests.unit.retrieval.builders import CAPTURE, STREAM, a_key, a_pcap
-
-META = StreamMeta(pod="web-0", node="node-a", capture="dns")
+from tests.unit.retrieval.builders import CAPTURE, META, STREAM, a_key, a_pcap, content
 
 
 @pytest.fixture
 def stream(directory: DirectoryStore) -> StreamKey:
     directory.create_stream(STREAM, META)
     return STREAM
-
-
-def content(store: ReadableDirectory, seq: int = 1) -> bytes:
-    with store.open(a_key(seq)) as reader:
-        return reader.read_at(0, 2**24)
 
 
 @pytest.mark.usefixtures("stream")

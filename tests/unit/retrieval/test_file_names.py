@@ -4,10 +4,9 @@ import pytest
 
 from retrieval.collector.file_names import FileNames
 from retrieval.files.catalog import Catalog
-from retrieval.store.base import Store, StreamMeta
-from tests.unit.retrieval.builders import CAPTURE, HEADER, STREAM, a_key, a_pcap
+from retrieval.store.base import Store
+from tests.unit.retrieval.builders import CAPTURE, HEADER, META, STREAM, a_key, a_pcap
 
-META = StreamMeta(pod="web-0", node="node-a", capture="dns")
 FIRST = 1_700_000_000_000_000
 
 

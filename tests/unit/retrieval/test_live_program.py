@@ -2,40 +2,28 @@
 
 import json
 import struct
-import time
-from collections.abc import Callable
 
 import pytest
 
 from nightcap.pcap.pcapng import ENHANCED_PACKET
-from retrieval.store.base import StreamMeta
 from retrieval.store.writing import DirectoryStore
-from tests.unit.retrieval.builders import STREAM, a_capture, a_key, a_pcap, a_record
-from tests.unit.retrieval.programs import Installation
+from tests.unit.retrieval.builders import (
+    FIRST_US,
+    READER,
+    a_key,
+    a_pcap,
+    a_record,
+)
+from tests.unit.retrieval.programs import Installation, wait_for
 
-FIRST = 1_700_000_000_000_000
-TOKEN = {"Authorization": "Bearer reader"}
 PATH = "/v1/namespaces/storefront/packetcaptures/dns/live.pcapng"
 
 
 @pytest.fixture
-def port(installation: Installation) -> int:
-    api = installation.api
-    api.captures = [a_capture()]
-    api.users["reader", "api"] = {"username": "reader", "groups": ["people"]}
-    asked = ("reader", "get", "nightcap.dev", "packetcaptures", "files", "storefront", "dns")
-    api.allowed.add(asked)
-    return installation.start("files")
-
-
-@pytest.fixture
-def growing(installation: Installation) -> DirectoryStore:
-    """The store as a collector beside the program writes it; one packet is in it."""
-    store = DirectoryStore(installation.store, commit_seconds=0.002)
-    store.start()
-    store.create_stream(STREAM, StreamMeta(pod="web-0", node="node-a", capture="dns"))
-    store.append(a_key(), 0, a_pcap(1), complete=False)
-    return store
+def growing(growing: DirectoryStore) -> DirectoryStore:
+    """One packet is in it."""
+    growing.append(a_key(), 0, a_pcap(1), complete=False)
+    return growing
 
 
 class Reader:
@@ -43,7 +31,7 @@ class Reader:
 
     def __init__(self, installation: Installation, port: int) -> None:
         self.connection = installation.connect(port)
-        self.connection.request("GET", PATH, headers=TOKEN)
+        self.connection.request("GET", PATH, headers=READER)
         self.answer = self.connection.getresponse()
         self.received = self.packets = 0
         self._rest = b""
@@ -73,19 +61,12 @@ class Reader:
         self.connection.close()
 
 
-def wait_for(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def records(installation: Installation) -> list[dict[str, object]]:
     return [json.loads(line) for line in installation.audit().splitlines()]
 
 
 def append(store: DirectoryStore, number: int, payload: bytes = b"x" * 60) -> None:
-    record = a_record(FIRST + 10**6 * number, payload)
+    record = a_record(FIRST_US + 10**6 * number, payload)
     store.append(a_key(), store.segment(a_key()).size, record, complete=False)
 
 

@@ -3,11 +3,10 @@ import pytest
 from nightcap.contract.reports import Report, State
 from nightcap.contract.segments import StreamKey
 from retrieval.collector.reports import ReportIndex
-from retrieval.store.base import Store, StreamMeta
+from retrieval.store.base import Store
 from retrieval.stored_reports import load_stored
-from tests.unit.retrieval.builders import CAPTURE, POD, STREAM
+from tests.unit.retrieval.builders import CAPTURE, META, POD, STREAM
 
-META = StreamMeta(pod="web-0", node="node-a", capture="dns")
 OTHER = StreamKey("storefront", CAPTURE, "90d00000-0000-4000-8000-000000000002")
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from retrieval.store.writing import DirectoryStore
 from tests.unit.retrieval.builders import POD, STREAM, a_capture, a_key, a_pod
+from tests.unit.retrieval.collecting import Collector, show
 from tests.unit.retrieval.fake_api import FakeApi
-from tests.unit.retrieval.test_collector_app import Collector, show
 from tests.unit.test_skew import GOLDEN, with_fields_of_later
 
 TOKEN = "a-bound-token"

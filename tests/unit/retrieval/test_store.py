@@ -8,22 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nightcap.contract.segments import BadName, StreamKey
-from retrieval.store.base import OffsetConflict, ReadableStore, Store, StreamMeta, Tally
-from tests.unit.retrieval.builders import CAPTURE, POD, STREAM, a_key, a_pcap
+from retrieval.store.base import OffsetConflict, Store, Tally
+from tests.unit.retrieval.builders import CAPTURE, META, POD, STREAM, a_key, a_pcap, content
 from tests.unit.retrieval.places import Place
-
-META = StreamMeta(pod="web-0", node="node-a", capture="dns")
 
 
 @pytest.fixture
 def stream(store: Store) -> StreamKey:
     store.create_stream(STREAM, META)
     return STREAM
-
-
-def content(store: ReadableStore, seq: int = 1) -> bytes:
-    with store.open(a_key(seq)) as reader:
-        return reader.read_at(0, 2**24)
 
 
 @pytest.mark.usefixtures("stream")

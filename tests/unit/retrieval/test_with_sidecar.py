@@ -1,138 +1,158 @@
 """A real worker in a network namespace ships to the real collector; a person reads the files."""
 
-import io
-import json
-import socket
-import struct
-import threading
 import time
-import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from controller.reports import parse_answer
 from nightcap.contract.orders import Limit, Rotation
-from nightcap.contract.paths import collector_name
-from nightcap.contract.uploads import COLLECTOR_PORT
-from nightcap.pcap.formats import PcapReader
+from nightcap.contract.reports import Reason, State
+from nightcap.pcap.pcapng import PcapngReader, Statistics
 from tests.netns.collector import TOKEN
-from tests.netns.net import Link, joined
-from tests.netns.pods import ID, Pod, an_order
-from tests.unit.retrieval.builders import POD, a_capture, a_pod
+from tests.netns.net import joined
+from tests.netns.pods import ID, Pod, an_order, wait_for
+from tests.unit.retrieval.builders import POD
 from tests.unit.retrieval.programs import Installation
+from tests.unit.retrieval.road import Road
 
 pytestmark = pytest.mark.netns
 
 
-class Forwarder:
-    """Joins a listener in the peer's namespace to the port that the collector has just now."""
-
-    def __init__(self, link: Link) -> None:
-        self.port = 0
-        self._listening = link.peer.socket(kind=socket.SOCK_STREAM)
-        self._listening.bind((link.peer.address, COLLECTOR_PORT))
-        self._listening.listen()
-        self._open: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        for each in self._open:
-            each.close()
-        for thread in self._threads:
-            thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listening.accept()
-            except OSError:
-                return
-            try:
-                far = socket.create_connection(("localhost", self.port))
-            except OSError:
-                near.close()
-                continue
-            self._open += [near, far]
-            for pair in ((near, far), (far, near)):
-                thread = threading.Thread(target=_pump, args=pair)
-                self._threads.append(thread)
-                thread.start()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-    except OSError:
-        pass
-    for each in (source, sink):
-        try:
-            # An abrupt end, as of a process that died: the worker is to notice at once.
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            each.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-
-
 @pytest.fixture
-def link() -> Iterator[Link]:
+def road(installation: Installation, tmp_path: Path) -> Iterator[Road]:
     with joined() as link:
-        yield link
+        road = Road(installation, link, tmp_path / "pod")
+        yield road
+        road.close()
 
 
-def test_a_workers_packets_reach_a_person_though_the_collector_is_killed(
-    installation: Installation, link: Link, tmp_path: Path
-) -> None:
-    api = installation.api
-    api.captures = [a_capture(uid=ID, endTime="2030-01-01T00:00:00Z")]
-    api.pods["storefront", "web-0"] = a_pod()
-    api.add_pod_token(TOKEN, "storefront", "web-0", POD)
-    api.users["reader", "api"] = {"username": "reader"}
-    asked = ("get", "nightcap.dev", "packetcaptures", "files", "storefront", "dns")
-    api.allowed.add(("reader", *asked))
-    forwarder = Forwarder(link)
-    environ = {
-        "NIGHTCAP_COLLECTOR_CA": installation.ca,
-        "NIGHTCAP_COLLECTOR_NAME": collector_name(1),
-    }
-    folder = tmp_path / "pod"
-    folder.mkdir()
-    pod = Pod(link, folder, ((link.peer.address, COLLECTOR_PORT),), environ)
-    try:
-        forwarder.port = installation.start("collector")
-        pod.order(an_order(limit=Limit(bytes=0, packets=3000), rotation=Rotation(max_bytes=30_000)))
-        pod.start()
-        pod.wait_open()
-        link.send(1500)
-        time.sleep(1.0)
-        installation.kill()
-        link.send(1500, first=1500)
-        forwarder.port = installation.start("collector")
-        assert pod.wait_end(30) == 0, pod.log()
-    finally:
-        pod.close()
-        forwarder.close()
-    files = installation.start("files")
-    connection = installation.connect(files)
-    headers = {"Authorization": "Bearer reader"}
-    connection.request("GET", "/download/storefront/dns/files.zip", headers=headers)
-    archive = zipfile.ZipFile(io.BytesIO(connection.getresponse().read()))
-    numbers = [
-        int.from_bytes(record.data[42:50], "big")
-        for name in archive.namelist()
-        for record in PcapReader(io.BytesIO(archive.read(name)))
-    ]
-    assert numbers == list(range(3000))
-    base = "/v1/namespaces/storefront/packetcaptures/dns/files"
-    connection.request("GET", base, headers=headers)
-    listed = json.loads(connection.getresponse().read())["files"]
-    connection.close()
-    assert [file["file"] for file in listed] == archive.namelist()
+def test_a_workers_packets_reach_a_person_though_the_collector_is_killed(road: Road) -> None:
+    pod = road.pod
+    road.start_collector()
+    pod.order(an_order(limit=Limit(bytes=0, packets=3000), rotation=Rotation(max_bytes=30_000)))
+    pod.start()
+    pod.wait_open()
+    pod.link.send(1500)
+    time.sleep(1.0)
+    road.installation.kill()
+    pod.link.send(1500, first=1500)
+    road.start_collector()
+    assert pod.wait_end(30) == 0, pod.log()
+    assert road.numbers() == list(range(3000))
+    listed = road.listed()["files"]
+    assert [file["file"] for file in listed] == road.archive().namelist()
     assert {file["state"] for file in listed} == {"complete"}
     assert sum(file["packets"] for file in listed) == 3000
-    (report,) = installation.store.rglob("report.json")
-    assert json.loads(report.read_text())["report"]["shipped"] is True
+    report = road.report()
+    assert report is not None
+    assert report.shipped
+
+
+def refusals(pod: Pod) -> list[str]:
+    lines = pod.log()
+    return [line["answer"] for line in lines if line["event"] == "collector refused, trying again"]
+
+
+def test_a_token_that_is_not_accepted_is_said_once_and_its_packets_wait(road: Road) -> None:
+    pod = road.pod
+    del road.api.users[TOKEN, "nightcap"]
+    road.start_collector()
+    pod.order(an_order(limit=Limit(bytes=0, packets=10)))
+    pod.start()
+    pod.wait_open()
+    pod.link.send(10)
+    asked = "/apis/authentication.k8s.io/v1/tokenreviews"
+    wait_for(lambda: road.api.asked.count(asked) >= 2, "tried again", 15)
+    [said] = refusals(pod)
+    assert said.startswith("401 needs the token of a pod")
+    assert pod.process is not None
+    assert pod.process.poll() is None
+    assert road.report() is None
+    road.api.add_pod_token(TOKEN, "storefront", "web-0", POD)
+    assert pod.wait_end(30) == 0
+    assert road.numbers() == list(range(10))
+
+
+def test_which_bytes_a_ring_dropped_is_known_to_everybody(road: Road) -> None:
+    """The collector is away for longer than the ring lasts; a segment was half shipped then."""
+    pod = road.pod
+    road.start_collector()
+    ring = Rotation(max_bytes=20_000, max_files=3)
+    pod.order(an_order(rotation=ring, limit=Limit(bytes=0, packets=3000)))
+    pod.start()
+    pod.wait_open()
+    pod.link.send(50)
+    growing = "storefront", ID, POD, "eth0"
+    folder = road.installation.store.joinpath(*growing)
+    half = 24 + 50 * (16 + 42 + 64)
+    wait_for(lambda: any(path.stat().st_size == half for path in folder.glob("*")), "half of one")
+    road.installation.kill()
+    for first in range(50, 3050, 300):
+        pod.link.send(300, first=first)
+        time.sleep(0.05)  # what is in the kernel's ring is not lost by ours
+    wait_for(lambda: "capture finished" in pod.events(), "all recorded")
+    road.start_collector()
+    assert pod.wait_end(40) == 0, pod.log()
+
+    report = road.report()
+    assert report is not None
+    assert (report.packets, report.dropped, report.shipped) == (3000, 0, True)
+    [gap] = report.lost.gaps
+    kept = {int(path.stem): path.stat().st_size for path in folder.glob("*.pcap")}
+    assert (gap.interface, gap.first, gap.offset) == ("eth0", 0, kept[0])
+    assert sorted(kept) == [0, *range(gap.last + 1, max(kept) + 1)]
+    assert gap.last + 1 == report.lost.segments > 3
+    assert gap.bytes == report.lost.bytes == report.bytes - sum(kept.values())
+    numbers = road.numbers()
+    first, last = numbers[:50], numbers[50:]
+    assert first == list(range(50))
+    assert last == list(range(3000))[-len(last) :]
+
+    # The controller, a person who lists the files, and whoever opens the merged file.
+    _, [item] = parse_answer(road.reports())
+    assert item.report.lost == report.lost
+    [missing] = road.listed()["missing"]
+    assert missing == {"pod": "web-0", "node": "node-a", **gap._asdict()}
+    merged = road.get("/v1/namespaces/storefront/packetcaptures/dns/merged.pcapng")
+    path = road.pod.folder / "merged.pcapng"
+    path.write_bytes(merged)
+    with path.open("rb") as file:
+        [counters] = [value for value in PcapngReader(file) if isinstance(value, Statistics)]
+    assert any(f"{gap.bytes} bytes" in comment for comment in counters.comments)
+
+
+def has_shipped(road: Road, packets: int) -> bool:
+    report = road.report()
+    return report is not None and report.shipped and report.packets == packets
+
+
+def test_a_capture_that_is_resumed_counts_on(road: Road) -> None:
+    """Its entry had left the orders: the controller takes it out once it is shipped."""
+    pod = road.pod
+    road.start_collector()
+    pod.order(an_order(limit=Limit(bytes=0, packets=100)))
+    pod.start()
+    pod.wait_open()
+    pod.link.send(100)
+    assert pod.wait_end(30) == 0
+    wait_for(partial(has_shipped, road, 100), "shipped")
+    pod.order_text("")
+    pod.start()
+    assert pod.wait_end(10) == 0
+
+    pod.order(an_order(limit=Limit(bytes=0, packets=250)))
+    pod.start()
+    wait_for(lambda: pod.events().count("interface opened") == 2, "open again")
+    pod.link.send(300, first=100)
+    assert pod.wait_end(30) == 0
+    wait_for(partial(has_shipped, road, 250), "shipped again")
+    report = road.report()
+    assert report is not None
+    assert (report.state, report.reason) == (State.FINISHED, Reason.PACKETS)
+    # What the kernel let in after the limit was reached is counted, and not recorded.
+    assert report.received - report.dropped >= 250
+    assert report.bytes == sum(file["size"] for file in road.listed()["files"])
+    assert road.numbers() == list(range(250))

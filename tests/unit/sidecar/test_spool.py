@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nightcap.contract.orders import Limit
-from nightcap.contract.reports import Reason, State
+from nightcap.contract.reports import Gap, Lost, Reason, State
 from nightcap.pcap.formats import Header, Record, pack_header, pack_record, scan
 from sidecar.lifecycle import End
 from sidecar.recovery import mend
@@ -154,11 +154,90 @@ def test_a_dropped_segment_is_counted_and_its_end_is_told(tmp_path: Path) -> Non
     first, second, third = (write(capture, 100) for _ in range(3))
     first.acked = 40
     spool.enforce()
-    assert (capture.ledger.lost_segments, capture.ledger.lost_bytes) == (2, 140 - 40 + 140)
+    assert capture.ledger.lost == Lost(2, 140 - 40 + 140, (Gap("eth0", 0, 1, 40, 240),))
     assert capture.segments == [first, third]  # what never began at the collector needs no end
     assert (first.removed, first.size) == (True, 40)
     assert second.removed
     assert files(tmp_path) == ["a1/eth0/00000002.pcap"]
+
+
+def test_of_one_that_arrived_whole_nothing_is_lost_unless_the_collector_loses_it(
+    tmp_path: Path,
+) -> None:
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
+    segment = write(capture, 100)
+    segment.acked = segment.size
+    capture.drop(segment)
+    assert capture.ledger.lost == Lost()
+    capture.holds(segment, 24)
+    assert capture.ledger.lost == Lost(1, 116, (Gap("eth0", 0, 0, 24, 116),))
+    assert reopened(tmp_path).ledger.lost == Lost()
+    capture.save()
+    assert reopened(tmp_path).ledger.lost == capture.ledger.lost
+
+
+def test_of_one_that_an_earlier_worker_sent_the_collector_tells_what_is_lost(
+    tmp_path: Path,
+) -> None:
+    write(Spool(str(tmp_path), 10**9).capture(CAPTURE), 100)
+    capture = reopened(tmp_path)
+    [segment] = capture.segments
+    capture.drop(segment)
+    assert capture.ledger.lost == Lost(1, 140, (Gap("eth0", 0, 0, 0, 140),))
+    capture.holds(segment, 40)
+    assert capture.ledger.lost == Lost(1, 100, (Gap("eth0", 0, 0, 40, 100),))
+    capture.holds(segment, 140)
+    assert capture.ledger.lost == Lost()
+
+
+def shipped_and_forgotten(spool: Spool, capture_id: str = CAPTURE) -> int:
+    """What orders that hold a capture no more make of it; the number of its last report."""
+    capture = spool.capture(capture_id)
+    segment = write(capture, 60, 61)
+    capture.say(Status(State.FINISHED, Reason.SIZE, received=5, dropped=1))
+    capture.ledger.end = End(Reason.SIZE, 60, Limit(5, 6))
+    capture.release(segment)
+    seq = capture.report(1.0, shipped=True).seq
+    capture.reported()
+    spool.forget(capture_id)
+    return seq
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_one_that_was_shipped_and_left_the_orders_counts_on_when_it_is_resumed(
+    tmp_path: Path, *, restarted: bool
+) -> None:
+    spool = Spool(str(tmp_path), 10**9)
+    seq = shipped_and_forgotten(spool)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["state.json"]
+    if restarted:
+        spool = Spool(str(tmp_path), 10**9)
+        spool.recover()
+        assert spool.captures == {}
+    again = spool.capture(CAPTURE)
+    assert write(again, 62).seq == 1
+    counted = again.ledger
+    assert (counted.packets, counted.received, counted.dropped) == (3, 5, 1)
+    assert again.report(2.0).seq > seq
+    # Deleted while it runs: nothing of it stays.
+    counted.reported = False
+    spool.forget(CAPTURE)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_one_that_runs_again_after_a_crash_keeps_its_later_ledger(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path), 10**9)
+    shipped_and_forgotten(spool)
+    write(spool.capture(CAPTURE), 62)
+    assert reopened(tmp_path).ledger.packets == 3
+
+
+def test_only_the_latest_ledgers_are_kept(tmp_path: Path) -> None:
+    spool = Spool(str(tmp_path), 10**9)
+    for number in range(70):
+        shipped_and_forgotten(spool, f"{number:04x}")
+    kept = sorted(path.name for path in (tmp_path / ".ended").iterdir())
+    assert kept == [f"{number:04x}" for number in range(6, 70)]
 
 
 def test_renumbering_moves_the_file_and_the_next_number(tmp_path: Path) -> None:
