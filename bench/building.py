@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.cluster.cache import cached_part, digest_of_files, source_files
+from tests.netns.built import compile_pump
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _GENERATOR: Final = ROOT / "bench" / "generator.c"
@@ -69,6 +70,8 @@ def sidecar() -> Sidecar:
             ROOT / "sidecar" / "dormant.c", folder / "dormant",
             "-std=c11", "-Os", "-static", "-s", f'-DWORKER_PYTHON="{python}"',
         )  # fmt: skip
+        (folder / "app").mkdir()
+        compile_pump(folder / "app" / "pump.so")
         for source in source_files(ROOT, _SIDECAR_SOURCES):
             target = folder / "app" / source.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)

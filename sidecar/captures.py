@@ -159,6 +159,8 @@ class Captures:
         if self.recorders:
             self._open_missing(now, links_changed=links_changed)
         self._close_drained(now)
+        for recorder in self.recorders.values():
+            recorder.refill()
         self.pump.watch(
             (stream for each in self.recorders.values() for stream in each.streams.values()), now
         )
