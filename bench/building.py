@@ -1,5 +1,6 @@
 """Programs that benchmarks need, compiled on demand into the cache."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,23 @@ def generator() -> Path:
         _compile(_GENERATOR, folder / "generator", "-O2", "-Wall", "-Wextra")
 
     return cached_part("bench-generator", key, build) / "generator"
+
+
+def nginx() -> Path | None:
+    """The machine's nginx, else Debian's package unpacked into the cache; None on other systems.
+
+    It is not installed: its service would start and take port 80.
+    """
+    found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if found or not shutil.which("apt-get"):
+        return Path(found) if found else None
+
+    def build(folder: Path) -> None:
+        subprocess.run(["apt-get", "download", "-q", "nginx"], cwd=folder, check=True, stdout=2)
+        [package] = folder.glob("*.deb")
+        subprocess.run(["dpkg", "--extract", package, folder], check=True)
+
+    return cached_part("bench-nginx", "debian", build) / "usr" / "sbin" / "nginx"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,26 @@ from collections.abc import Callable
 from email.utils import formatdate
 from enum import Enum, auto
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 log = logging.getLogger(__name__)
 
-PlainApp = Callable[[str, bytes], bytes | None]
-"""(path, body) → the JSON to answer 200 with; None leaves the request to gunicorn. Runs where
-every other connection waits for it: it has to know without asking or waiting."""
+
+class PlainAnswer(NamedTuple):
+    """What a plain request is answered.
+
+    Attributes:
+        body: JSON, sent with status 200.
+        afterwards: What the client need not wait for, such as a line of the log.
+    """
+
+    body: bytes
+    afterwards: Callable[[], None]
+
+
+PlainApp = Callable[[str, bytes], PlainAnswer | None]
+"""(path, body) → the answer; None leaves the request to gunicorn. Runs where every other connection
+waits for it: it has to know without asking or waiting."""
 
 MAX_BODY_BYTES: Final = 64 * 2**10
 """Of requests that are read here: each of thousands of connections may have one under way. Those
@@ -130,15 +143,31 @@ class PlainStream:
         self._parts = []
         end = len(data) + self._missing
         try:
-            body = self._app(self._path, data[self._body_at : end])
+            found = self._app(self._path, data[self._body_at : end])
         except Exception:
             log.exception("a plain request failed")
-            body = None
-        if body is None:
+            found = None
+        if found is None:
             self._unreader.unread(data)
             return Next.GUNICORN
         if end < len(data):
             self._unreader.unread(data[end:])
+        try:
+            self._send(found.body)
+        except OSError:
+            return Next.GONE
+        finally:
+            found.afterwards()
+        if self._unsent or end < len(data):
+            return Next.GUNICORN
+        return None if _has_more(self._sock) else Next.WAIT
+
+    def _send(self, body: bytes) -> None:
+        """Send as much of an answer as the client takes now; the rest waits for `send_rest`.
+
+        Raises:
+            OSError: The connection broke.
+        """
         answer = (
             b"HTTP/1.1 200 OK\r\nDate: %b\r\nConnection: keep-alive\r\n"
             b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
@@ -148,12 +177,7 @@ class PlainStream:
             sent = self._sock.send(answer)
         except _NOT_NOW:
             sent = 0
-        except OSError:
-            return Next.GONE
         self._unsent = answer[sent:]
-        if self._unsent or end < len(data):
-            return Next.GUNICORN
-        return None if _has_more(self._sock) else Next.WAIT
 
 
 def _has_more(sock: Any) -> bool:

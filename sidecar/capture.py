@@ -42,6 +42,7 @@ class Recorder:
         order: CaptureOrder,
         local_port: int,
         others: Callable[[], list[Stream]],
+        leaving: Callable[[], list[Stream]],
         wake: Callable[[], None],
     ) -> None:
         """Prepare; `open_missing` opens.
@@ -51,11 +52,13 @@ class Recorder:
             order: What is captured.
             local_port: Of our own uploads, which are left out.
             others: All streams, which share the spool and the memory for rings.
+            leaving: Those of this capture under earlier orders, whose last packets are awaited.
             wake: Called from another thread when `open_missing` has more to do.
         """
         self.order = order
         self.streams: dict[str, Stream] = {}
         self.problems: dict[str, Problem] = {}
+        self._leaving = leaving
         self._spool = spool
         self._local_port = local_port
         self._others = others
@@ -90,11 +93,15 @@ class Recorder:
         """Packets and bytes over all lives of the worker."""
         ledger = self._spool.ledger
         packets, bytes_ = ledger.packets, ledger.bytes
-        for stream in self.streams.values():
+        for stream in self._counting():
             packets += stream.packets
             # A segment without a packet is no segment yet.
             bytes_ += stream.position if stream.packets else 0
         return packets, bytes_
+
+    def _counting(self) -> list[Stream]:
+        """Streams whose counters are not in the ledger yet."""
+        return [*self.streams.values(), *self._leaving()]
 
     def is_due(self, now: float) -> bool:
         """Whether there may be something to open."""
@@ -219,7 +226,7 @@ class Recorder:
         """How it stands."""
         packets, bytes_ = self.written()
         received, dropped = self._spool.ledger.received, self._spool.ledger.dropped
-        for stream in self.streams.values():
+        for stream in self._counting():
             stats = stream.live.stats()
             received += stats.received
             dropped += stats.dropped

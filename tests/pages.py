@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +90,11 @@ def is_as_shown(shown: str, printed: str) -> bool:
 
 
 def run(
-    blocks: Sequence[Block], folder: Path, environ: Mapping[str, str], words: Mapping[str, str]
+    blocks: Sequence[Block],
+    folder: Path,
+    environ: Mapping[str, str],
+    words: Mapping[str, str],
+    before: str = "",
 ) -> None:
     """Run blocks, each in a shell of its own, until one does not do what its page says.
 
@@ -100,6 +103,7 @@ def run(
         folder: Where commands run.
         environ: All that they see of an environment.
         words: Words of the page and what stands for them here, in commands and output.
+        before: What is run in front of each command, in its shell.
 
     Raises:
         AssertionError: with the command, what was expected and what came.
@@ -107,54 +111,17 @@ def run(
     for block in blocks:
         for command, shown in block.commands():
             done = subprocess.run(
-                [*SHELL, _with(words, command)], cwd=folder, env=dict(environ), text=True,
+                [*SHELL, _with(words, before + command)], cwd=folder, env=dict(environ), text=True,
                 stdin=subprocess.DEVNULL, capture_output=True, timeout=180, check=False,
             )  # fmt: skip
-            _hold(
-                block, _with(words, command), shown and _with(words, shown),
-                str(done.returncode), done.stdout, done,
-            )  # fmt: skip
-
-
-def run_together(
-    blocks: Sequence[Block], folder: Path, environ: Mapping[str, str], words: Mapping[str, str]
-) -> None:
-    """Run blocks in one shell, as for a page whose commands stand on those before.
-
-    Arguments and errors are those of `run`.
-    """
-    mark = f"-- {uuid.uuid4().hex} "
-    asked = [(block, *each) for block in blocks for each in block.commands()]
-    script = "".join(
-        f"{_with(words, command)}\nprintf '\\n%s%d\\n' '{mark}' $?\n" for _, command, _ in asked
-    )
-    # What is left in the background goes with the shell.
-    script = f"trap 'kill $(jobs -p) 2>/dev/null' EXIT\n{script}"
-    done = subprocess.run(
-        ["bash", "-uo", "pipefail", "-c", script], cwd=folder, env=dict(environ), text=True,
-        stdin=subprocess.DEVNULL, capture_output=True, timeout=180, check=False,
-    )  # fmt: skip
-    pieces = re.split(rf"\n{mark}(\d+)\n", done.stdout)
-    answers = list(zip(pieces[::2], pieces[1::2], strict=False))
-    assert len(answers) == len(asked), f"ended early:\n{done.stdout}\n{done.stderr}"
-    for (block, command, shown), (printed, code) in zip(asked, answers, strict=True):
-        _hold(block, _with(words, command), shown and _with(words, shown), code, printed, done)
-
-
-def _hold(
-    block: Block,
-    command: str,
-    shown: str | None,
-    code: str,
-    printed: str,
-    done: subprocess.CompletedProcess[str],
-) -> None:
-    """Hold what a command did against what its page shows."""
-    where = f"line {block.line}, {block.heading!r}:\n{command}\n"
-    said = f"{printed}\n{done.stderr}"
-    assert code == "0", f"{where}ended with {code}:\n{said}"
-    if shown is not None and shown.strip():
-        assert is_as_shown(shown, printed), f"{where}shown:\n{shown}\nsaid:\n{said}"
+            where = f"line {block.line}, {block.heading!r}:\n{_with(words, command)}\n"
+            said = f"{done.stdout}\n{done.stderr}"
+            assert done.returncode == 0, f"{where}ended with {done.returncode}:\n{said}"
+            if shown is not None and shown.strip():
+                expected = _with(words, shown)
+                assert is_as_shown(expected, done.stdout), (
+                    f"{where}shown:\n{expected}\nsaid:\n{said}"
+                )
 
 
 def _with(words: Mapping[str, str], text: str) -> str:

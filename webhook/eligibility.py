@@ -70,6 +70,20 @@ SENTENCES: Final[Mapping[SkipReason, str]] = MappingProxyType(
 """For people, of each reason that is worth a warning."""
 
 
+SAID_ON_THE_POD: Final = frozenset(
+    {
+        SkipReason.UNKNOWN_OPT_OUT,
+        SkipReason.WINDOWS,
+        SkipReason.NAME_TAKEN,
+        SkipReason.LIMIT_RANGE,
+        SkipReason.QUOTA,
+        SkipReason.INJECTION_OFF,
+    }
+)
+"""Reasons that are written on the pod, as nobody could see them afterwards: a controller that
+creates pods shows their warnings to nobody (`nightcap.contract.coverage`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Inject:
     """The pod gets the sidecar."""
@@ -102,6 +116,13 @@ class Skip:
 
     reason: SkipReason
     detail: str = ""
+
+    @property
+    def said(self) -> str:
+        """What the pod's annotation says of it; empty where nothing need be said."""
+        if self.reason not in SAID_ON_THE_POD:
+            return ""
+        return f"{self.reason}: {self.detail}" if self.detail else str(self.reason)
 
 
 Decision = Inject | Keep | Skip

@@ -139,8 +139,7 @@ class PodHandler:
             if injection.has_room(pod, template):
                 return self._give(decision, pod, namespace, template)
             decision = Skip(SkipReason.ANNOTATIONS_FULL)
-        patch = () if decision.reason in _UNTOUCHED else injection.strip(pod)
-        return _skipped(decision, patch)
+        return _left(decision, pod)
 
     def _give(
         self,
@@ -161,7 +160,7 @@ class PodHandler:
         else:
             fitting = fit(pod, self._sizes, namespace)
             if isinstance(fitting, Refused):
-                return _skipped(Skip(fitting.reason, fitting.detail), injection.strip(pod))
+                return _left(Skip(fitting.reason, fitting.detail), pod)
             template = injection.with_spool(template, fitting.spool_bytes)
             patch = injection.inject(pod, template, decision.profile, fitting.resources, value)
             word, reason = "injected", ""
@@ -253,6 +252,12 @@ class FilterCheck:
             raise NotCompiled(str(error), "slow") from error
         finally:
             self._places.release()
+
+
+def _left(decision: Skip, pod: Pod) -> Outcome:
+    """A pod stays without sidecar, and carries no annotation that says otherwise."""
+    untouched = decision.reason in _UNTOUCHED
+    return _skipped(decision, () if untouched else injection.strip(pod, decision.said))
 
 
 def _skipped(decision: Skip, patch: injection.Patch = ()) -> Outcome:

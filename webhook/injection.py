@@ -1,7 +1,7 @@
 """The patch that gives a pod its sidecar and its orders: JSON Patch, additions alone. Pure.
 
-What a user wrote is never replaced or removed. The two annotations that are Nightcap's
-own (`orders`, `injected`) are: a template that brings them must not decide them.
+What a user wrote is never replaced or removed. The annotations that are Nightcap's own
+(`orders`, `injected`, `not-injected`) are: a template that brings them must not decide them.
 """
 
 from collections.abc import Mapping
@@ -35,6 +35,7 @@ from webhook.shape import (
 MAX_ANNOTATIONS_BYTES: Final = 256 * 2**10
 """Of all keys and values together (apimachinery TotalAnnotationSizeLimitB)."""
 
+_OURS: Final = (keys.INJECTED, keys.ORDERS, keys.NOT_INJECTED)
 _NO_API_SIZE: Final = "1Mi"
 _ROOT_ONLY: Final = 0o400
 _ALL_MAY_READ: Final = 0o444
@@ -143,9 +144,16 @@ def refresh(pod: Pod, index: int, template: Template, orders: str) -> Patch:
     return tuple(patch)
 
 
-def strip(pod: Pod) -> Patch:
-    """Take from a pod without sidecar the annotations that only an injected one has."""
-    return tuple(_set_annotations(pod, {}))
+def strip(pod: Pod, why: str = "") -> Patch:
+    """Take from a pod without sidecar the annotations that only an injected one has.
+
+    Args:
+        pod: That one.
+        why: What its annotation `not-injected` is to say, if there is room for it; empty for none.
+    """
+    room = MAX_ANNOTATIONS_BYTES - _annotation_bytes(pod) - len(keys.NOT_INJECTED)
+    told = {keys.NOT_INJECTED: why} if why and len(why.encode()) <= room else {}
+    return tuple(_set_annotations(pod, told))
 
 
 def has_room(pod: Pod, template: Template) -> bool:
@@ -181,12 +189,12 @@ def _annotation_bytes(pod: Pod) -> int:
     return sum(
         len(key.encode()) + len(value.encode())
         for key, value in (pod.meta.annotations or {}).items()
-        if key not in (keys.ORDERS, keys.INJECTED)
+        if key not in _OURS
     )
 
 
 def _set_annotations(pod: Pod, wanted: Mapping[str, str]) -> list[Operation]:
-    """Make our two annotations what is wanted of them, no more than needed."""
+    """Make our annotations what is wanted of them, no more than needed."""
     found = pod.meta.annotations
     if not found:
         if not wanted:
@@ -197,7 +205,7 @@ def _set_annotations(pod: Pod, wanted: Mapping[str, str]) -> list[Operation]:
             return [Operation("add", "/metadata/annotations", dict(wanted))]
     found = found or {}
     patch = []
-    for key in (keys.INJECTED, keys.ORDERS):
+    for key in _OURS:
         path = f"/metadata/annotations/{_escape(key)}"
         value = wanted.get(key)
         if value is None and key in found:

@@ -7,11 +7,13 @@ Flask's routing and request objects cost more than the whole decision
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, BinaryIO, Final
 
 from flask import Flask
 
+from certs.plain import PlainAnswer
 from webhook.facts import NotAtOnce
 from webhook.handlers import Handler, Outcome, failed
 from webhook.metrics import Metrics
@@ -73,14 +75,15 @@ class AdmissionApp:
         if handler is None:
             return self._rest(environ, start_response)
         try:
-            body = self._answer(path, handler, _read_body(environ))
+            answer = self._answer(path, handler, _read_body(environ))
         except (Refused, NoReview) as error:
             code = error.code if isinstance(error, Refused) else 400
             self._metrics.record_malformed(code)
             return _respond(start_response, code, "text/plain; charset=utf-8", f"{error}\n")
-        return _respond(start_response, 200, _JSON, body)
+        answer.afterwards()
+        return _respond(start_response, 200, _JSON, answer.body)
 
-    def plain(self, path: str, body: bytes) -> bytes | None:
+    def plain(self, path: str, body: bytes) -> PlainAnswer | None:
         """The answer to an admission request that is known at once (see `certs.plain`)."""
         handler = self._at_once.get(path)
         if handler is None:
@@ -90,15 +93,17 @@ class AdmissionApp:
         except (NoReview, NotAtOnce):
             return None
 
-    def _answer(self, path: str, handler: Handler, body: bytes) -> bytes:
+    def _answer(self, path: str, handler: Handler, body: bytes) -> PlainAnswer:
         began_at = time.perf_counter()
         request = read_request(body)
         outcome = _handle(handler, request)
         answer = write_answer(request.uid, outcome.answer)
         seconds = time.perf_counter() - began_at
+        return PlainAnswer(answer, partial(self._tell, path, request, outcome, seconds))
+
+    def _tell(self, path: str, request: Request, outcome: Outcome, seconds: float) -> None:
         self._metrics.record(path, outcome.decision, outcome.reason, seconds)
         _log(path, request, outcome, seconds)
-        return answer
 
 
 def _handle(handler: Handler, request: Request) -> Outcome:

@@ -23,7 +23,9 @@ from nightcap.contract.quantities import BadQuantity, parse_duration, parse_size
 
 _PREFIX: Final = f"{keys.GROUP}/"
 _DEFAULTS: Final = RotationSpec()
-_OTHERS: Final = frozenset({keys.CAPTURE, keys.ORDERS, keys.INJECTED, keys.INJECT, keys.SOURCE})
+_OTHERS: Final = frozenset(
+    {keys.CAPTURE, keys.ORDERS, keys.INJECTED, keys.NOT_INJECTED, keys.INJECT, keys.SOURCE}
+)
 _SHOWN = 60
 
 

@@ -99,17 +99,46 @@ SENTENCES: Final[Mapping[Coverage, str]] = MappingProxyType(
             "which allows no packet capture"
         ),
         Coverage.BEFORE_OPT_IN: "created before the namespace opted in (restart them)",
-        Coverage.MISSED: (
-            "created while the webhook was away or switched off, or it refused (restart them)"
-        ),
+        Coverage.MISSED: "created while the webhook was away (restart them)",
     }
 )
 """Why a pod has no sidecar, in words that say what to do."""
 
+REFUSALS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "injection-off": (
+            "created while injection was switched off (kubectl nightcap doctor says why; "
+            "restart them when it is on)"
+        ),
+        "limit-range": "a LimitRange of the namespace would have refused them for the sidecar",
+        "quota": "a ResourceQuota of the namespace had no room for the sidecar",
+        "name-taken": "they use a container or volume name that is Nightcap's (rename it)",
+        "unknown-opt-out": (
+            f"their label {keys.INJECT} is neither {keys.INJECT_DISABLED} nor {keys.INJECT_ENABLED}"
+        ),
+        "windows": SENTENCES[Coverage.WINDOWS],
+    }
+)
+"""Of pods that the webhook was asked about and that should have a sidecar: its reason, as the pod's
+annotation `not-injected` has it → why that is so."""
+_MAX_DETAIL: Final = 200
+
 
 def why_without_sidecar(pod: Pod, namespace: Namespace | None) -> str:
     """Why a pod has no sidecar, in words that say what to do."""
-    return SENTENCES[_without_sidecar(pod, namespace)]
+    coverage = _without_sidecar(pod, namespace)
+    reason, detail = _refusal(pod)
+    if coverage is not Coverage.MISSED or reason not in REFUSALS:
+        return SENTENCES[coverage]
+    # Which object it was, and no figures: pods that fail for one reason are named together.
+    what = detail.partition(": ")[0][:_MAX_DETAIL]
+    return f"{REFUSALS[reason]} ({what})" if what else REFUSALS[reason]
+
+
+def _refusal(pod: Pod) -> tuple[str, str]:
+    """What the webhook wrote when it left the pod: (reason, detail)."""
+    reason, _, detail = (pod.metadata.annotation(keys.NOT_INJECTED) or "").partition(": ")
+    return reason, detail
 
 
 def coverage_of(pod: Pod, namespace: Namespace | None) -> Coverage:
@@ -124,6 +153,7 @@ def _without_sidecar(pod: Pod, namespace: Namespace | None) -> Coverage:
     rows = (
         (pod.spec.host_network, Coverage.HOST_NETWORK),
         (pod.spec.os is not None and pod.spec.os.name == "windows", Coverage.WINDOWS),
+        (_refusal(pod)[0] == "windows", Coverage.WINDOWS),
         (pod.metadata.annotation(MIRROR) is not None, Coverage.STATIC),
         (pod.metadata.label(keys.INJECT) == keys.INJECT_DISABLED, Coverage.OPTED_OUT),
         (labels.get(keys.INJECT) != keys.INJECT_ENABLED, Coverage.NAMESPACE_NOT_ENABLED),

@@ -44,6 +44,10 @@ ORDERS: Final = "nightcap.dev/orders"
 INJECTED: Final = "nightcap.dev/injected"
 """Annotation of an injected pod, JSON: `release`, `orders` (highest version), `profile`."""
 
+NOT_INJECTED: Final = "nightcap.dev/not-injected"
+"""Annotation of a pod that the webhook left without sidecar, where nothing else of the pod says
+why: a reason, or `reason: detail`; see `coverage.REFUSALS`."""
+
 SOURCE: Final = "nightcap.dev/source"
 """Label of a PacketCapture that stands for an annotation: what the annotation is on."""
 SOURCE_NAMESPACE: Final = "namespace"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,13 @@ from tests.apiserver.private import PrivateApi
 from tests.apiserver.site import bare_pod, injected
 
 _PAUSE_SECONDS = 0.01
-_SEGMENT = b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + bytes(8) + b"\x00\x00\x04\x00\x01\x00\x00\x00"
+_SEGMENT = b"".join(
+    (
+        b"\xd4\xc3\xb2\xa1\x02\x00\x04\x00" + bytes(8) + b"\x00\x00\x04\x00\x01\x00\x00\x00",
+        struct.pack("<4I", 1, 0, 4, 4) + b"ping",
+    )
+)
+"""A capture file with one packet."""
 
 
 @contextmanager

@@ -65,7 +65,7 @@ class Site:
         self.certificates = CertificateLoop(self.client_of("nightcap-controller"), settings)
         for number, port in enumerate(self.replicas):
             self.start_webhook(number, port)
-        self._start_collector()
+        self._start_retrieval("collector", {"NIGHTCAP_COLLECTOR_PORT": str(self.collector_port)})
 
     def start(self) -> None:
         """Make the first certificates, and wait until everybody listens and pods are injected."""
@@ -129,17 +129,28 @@ class Site:
         )  # fmt: skip
         return self.api.newest_pid()
 
-    def _start_collector(self) -> None:
+    def start_files(self, environ: Mapping[str, str] = MappingProxyType({})) -> int:
+        """Start retrieval's listener for people; returns its port.
+
+        Args:
+            environ: More variables.
+        """
+        port = free_port()
+        self._start_retrieval("files", {"NIGHTCAP_FILES_PORT": str(port), **environ})
+        self.eventually("the files listener listens", lambda: listens(port))
+        return port
+
+    def _start_retrieval(self, program: str, environ: Mapping[str, str]) -> None:
         store = self.api.folder / "store"
-        store.mkdir()
+        store.mkdir(exist_ok=True)
         self.api.run(
-            "collector", sys.executable, "-m", "retrieval", "collector",
+            program, sys.executable, "-m", "retrieval", program,
             environ={
                 "KUBECONFIG": str(own_kubeconfig(self.api, "nightcap-retrieval")),
                 "NIGHTCAP_STORE": str(store),
-                "NIGHTCAP_TLS_DIR": str(self.api.folder / "tls-collector"),
-                "NIGHTCAP_COLLECTOR_PORT": str(self.collector_port),
+                "NIGHTCAP_TLS_DIR": str(self.api.folder / f"tls-{program}"),
                 "NIGHTCAP_METRICS_PORT": "0",
+                **environ,
             },
         )  # fmt: skip
 

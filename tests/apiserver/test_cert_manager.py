@@ -1,8 +1,13 @@
 """The overlay for cert-manager, with cert-manager's own programs beside a private API server."""
 
 import base64
+import http.client
+import io
 import json
+import socket
+import ssl
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +20,15 @@ from nightcap.kube import paths
 from nightcap.kube.errors import NotFound
 from tests.apiserver.load import Sidecar
 from tests.apiserver.private import PrivateApi
-from tests.apiserver.site import SYSTEM, Site, bare_pod
+from tests.apiserver.site import SYSTEM, Site, bare_pod, manifest
 from tests.apiserver.test_rotation import capture_all, leaf_shown
 from tests.cluster import programs, toolchain
 
 pytestmark = pytest.mark.long
 
 OVERLAY = Path(__file__).resolve().parents[2] / "manifests" / "cert-manager"
+RETRIEVAL = f"nightcap-retrieval.{SYSTEM}.svc"
+RETRIEVAL_CERT = "nightcap-retrieval-cert"
 CERTIFICATES = "/apis/cert-manager.io/v1/namespaces/nightcap-system/certificates"
 
 
@@ -144,6 +151,71 @@ def test_a_renewed_leaf_is_shown_without_a_restart_and_our_loop_leaves_the_bundl
     site.eventually("cert-manager has filled it in", site.ca_bundle)
     assert base64.b64decode(site.ca_bundle()).decode() == roots
     assert site.certificates.steps == steps
+
+
+def files_of(port: int, roots: str, token: str) -> bytes:
+    """The one file of capture `all` in namespace `people`, for who trusts these roots alone."""
+    connection = http.client.HTTPSConnection(RETRIEVAL, timeout=20)
+    # One connects to where the listener is; the certificate has the Service's name.
+    plain = socket.create_connection(("127.0.0.1", port), timeout=20)
+    trust = ssl.create_default_context(cadata=roots)
+    connection.sock = trust.wrap_socket(plain, server_hostname=RETRIEVAL)
+    try:
+        connection.request(
+            "GET",
+            "/v1/namespaces/people/packetcaptures/all/files.zip",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        with zipfile.ZipFile(io.BytesIO(answer.read())) as archive:
+            (name,) = archive.namelist()
+            return archive.read(name)
+    finally:
+        connection.close()
+
+
+def reader(site: Site, namespace: str) -> str:
+    """The token of somebody who may read files there."""
+    site.api.apply(*manifest("user-roles.yaml"))
+    rights = ["--clusterrole=nightcap-files", f"--serviceaccount={namespace}:default"]
+    made = site.api.kubectl("-n", namespace, "create", "rolebinding", "reader", *rights)
+    assert made.returncode == 0, made.stderr
+    token = site.api.kubectl("-n", namespace, "create", "token", "default")
+    assert token.returncode == 0, token.stderr
+    return token.stdout.strip()
+
+
+def test_people_fetch_files_under_a_certificate_of_cert_manager_also_after_its_renewal(
+    site: Site,
+) -> None:
+    namespace = site.api.namespace("people", **{"nightcap.dev/inject": "enabled"})
+    capture = capture_all(site, namespace)
+    pod = site.api.create_pod(namespace, bare_pod(), dry_run=False)
+    sidecar = Sidecar(site.api, pod, capture, site.collector_port)
+    try:
+        sidecar.upload()
+    finally:
+        sidecar.close()
+    assert sidecar.failed == []
+    token = reader(site, namespace)
+    port = site.start_files({"NIGHTCAP_SERVING_SECRET": RETRIEVAL_CERT})
+    path = paths.secret(SYSTEM, RETRIEVAL_CERT)
+
+    def roots() -> str:
+        data = json.loads(site.api.client.request("GET", path))["data"]
+        return base64.b64decode(data["ca.crt"]).decode()
+
+    before = leaf_shown(port, roots(), RETRIEVAL)
+    recorded = files_of(port, roots(), token)
+    assert recorded[:4] == b"\xd4\xc3\xb2\xa1"
+    # The collector's root, which sidecars pin, says nothing of this listener.
+    with pytest.raises(ssl.SSLCertVerificationError):
+        files_of(port, sidecar.root, token)
+    known = roots()
+    site.api.client.request("DELETE", path)
+    site.eventually("another leaf", lambda: leaf_shown(port, known, RETRIEVAL) != before)
+    assert files_of(port, known, token) == recorded
 
 
 def test_every_certificate_of_the_overlay_is_issued(site: Site) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from nightcap.kube.errors import ApiError
-from tests.apiserver import minors
+from tests.apiserver import minors, site
 from tests.apiserver.private import Installation, PrivateApi
 from tests.cluster import programs
 
@@ -47,7 +47,14 @@ def sidecar(pod: dict[str, Any]) -> dict[str, Any]:
 
 
 def last_decision(installation: Installation, namespace: str) -> dict[str, Any]:
-    return [d for d in installation.decisions() if d["namespace"] == namespace][-1]
+    """The one on the pod that was left there at last; its line comes after its answer."""
+
+    def left() -> dict[str, Any] | None:
+        said = [d for d in installation.decisions() if d["namespace"] == namespace]
+        return said[-1] if said and said[-1]["decision"] == "skipped" else None
+
+    found: dict[str, Any] = site.eventually(f"a pod is left in {namespace}", left)
+    return found
 
 
 @pytest.mark.parametrize(

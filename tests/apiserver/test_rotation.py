@@ -63,13 +63,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-def leaf_shown(port: int, roots: str) -> str:
-    """The serial number of the leaf that a webhook shows to who trusts these roots alone.
+def leaf_shown(port: int, roots: str, name: str = WEBHOOK) -> str:
+    """The serial number of the leaf that a server shows to who trusts these roots alone.
 
     Raises:
         OSError: it is not trusted, or nobody listens.
     """
-    return serial_shown(port, ssl.create_default_context(cadata=roots), WEBHOOK)[0]
+    return serial_shown(port, ssl.create_default_context(cadata=roots), name)[0]
 
 
 @dataclass

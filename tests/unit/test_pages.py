@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import Block, blocks_of, is_as_shown, run, run_together
+from tests.pages import Block, blocks_of, is_as_shown, run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,20 +105,3 @@ def test_links_lead_to_pages_and_headings_that_exist(page: Path) -> None:
             headings = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
             assert anchor in anchors, f"{page.name} links to {target}; there are {anchors}"
-
-
-def test_blocks_that_stand_on_one_another_run_in_one_shell(tmp_path: Path) -> None:
-    first = Block("", "sh", "sleep 600 &\nhello() { echo hello $1; }", "", 1)
-
-    def together(text: str) -> None:
-        run_together(
-            [first, Block("", "console", text, "", 9)], tmp_path, os.environ, {"WORD": "world"}
-        )
-
-    together("$ hello WORD\nhello WORD")
-    with pytest.raises(AssertionError, match=r"(?s)line 9.*shown:.*bye"):
-        together("$ hello WORD\nbye")
-    with pytest.raises(AssertionError, match="ended with 1"):
-        together("$ false\n")
-    with pytest.raises(AssertionError, match="ended early"):
-        together("$ exit 0\n")

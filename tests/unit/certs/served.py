@@ -15,10 +15,16 @@ from typing import Any
 from kubernetes.client import Configuration
 
 from certs import contexts, runner
+from certs.plain import PlainAnswer
 from certs.serving import ServingCertificates, serve
 from nightcap.kube.client import KubeClient
 from nightcap.kube.logs import setup_logging
 from tests.unit.certs.tls import NAMESPACE, SECRET
+
+
+def answer_plain(path: str, body: bytes) -> PlainAnswer | None:
+    """What is known at once of one path alone."""
+    return PlainAnswer(b'{"plain": true}', list) if path == "/plain" else None
 
 
 def main() -> None:
@@ -66,7 +72,7 @@ def main() -> None:
         draining=draining,
         drain_seconds=float(drain_seconds),
         graceful_seconds=5,
-        plain=lambda path, body: b'{"plain": true}' if path == "/plain" else None,
+        plain=answer_plain,
     )
 
 

@@ -6,7 +6,7 @@ import threading
 import pytest
 from gunicorn.http.unreader import SocketUnreader
 
-from certs.plain import MAX_BODY_BYTES, Next, PlainStream
+from certs.plain import MAX_BODY_BYTES, Next, PlainAnswer, PlainStream
 
 HEAD = (
     "POST /mutate/privileged?timeout=3s HTTP/1.1\r\n"
@@ -37,10 +37,11 @@ def pair():
 class App:
     def __init__(self):
         self.asked = []
+        self.told = threading.Semaphore(0)
 
     def __call__(self, path, body):
         self.asked.append((path, body))
-        return None if body == b"no review" else b'{"yes":true}'
+        return None if body == b"no review" else PlainAnswer(b'{"yes":true}', self.told.release)
 
 
 def test_what_kube_apiserver_sends_is_answered(pair):
@@ -91,7 +92,7 @@ def test_half_a_request_can_be_left_to_gunicorn(pair):
 def test_an_answer_that_the_client_does_not_take_waits_for_it_in_a_thread(pair):
     ours, theirs = pair
     answer = b"y" * 4_000_000
-    stream = PlainStream(lambda path, body: answer, ours, SocketUnreader(ours))
+    stream = PlainStream(lambda path, body: PlainAnswer(answer, list), ours, SocketUnreader(ours))
     theirs.sendall(a_request())
     assert stream.go_on() is Next.GUNICORN
     ours.settimeout(5)
@@ -103,6 +104,26 @@ def test_an_answer_that_the_client_does_not_take_waits_for_it_in_a_thread(pair):
     sending.join(5)
     assert got.endswith(answer)
     assert stream.send_rest() is False
+
+
+def test_what_the_client_need_not_wait_for_is_done_when_it_has_its_answer(pair):
+    ours, theirs = pair
+    seen = []
+    answer = PlainAnswer(b"{}", lambda: seen.append(theirs.recv(65536)))
+    stream = PlainStream(lambda path, body: answer, ours, SocketUnreader(ours))
+    theirs.sendall(a_request())
+    assert stream.go_on() is Next.WAIT
+    assert seen[0].endswith(b"\r\n\r\n{}")
+
+
+def test_it_is_done_also_when_the_client_has_gone_before_its_answer(pair):
+    ours, theirs = pair
+    app = App()
+    stream = PlainStream(app, ours, SocketUnreader(ours))
+    theirs.sendall(a_request())
+    theirs.shutdown(socket.SHUT_RD)
+    assert stream.go_on() is Next.GONE
+    assert app.told.acquire(blocking=False)
 
 
 def test_an_error_of_the_app_leaves_the_request_to_gunicorn(pair, caplog):

@@ -5,6 +5,7 @@ from msgspec import convert, structs
 
 from nightcap.contract import keys
 from nightcap.contract.coverage import (
+    REFUSALS,
     SENTENCES,
     Coverage,
     coverage_of,
@@ -188,3 +189,26 @@ def test_other_containers_and_one_that_has_started_hold_nothing():
 def held(pod, state, name="nightcap", started=False):
     status = ContainerStatus(name=name, started=started, state=state)
     return structs.replace(pod, status=structs.replace(pod.status, init_containers=(status,)))
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_a_pod_that_the_webhook_left_says_why(reason):
+    pod = annotated(f"{reason}: ResourceQuota compute: requests.cpu is 1, of which 0 is used")
+    expected = Coverage.WINDOWS if reason == "windows" else Coverage.MISSED
+    assert coverage_of(pod, a_namespace()) is expected
+    said = why_without_sidecar(pod, a_namespace())
+    assert said.startswith(REFUSALS[reason])
+    assert "which 0 is used" not in said  # differs from pod to pod, and they are named together
+    assert ("(ResourceQuota compute)" in said) is (reason != "windows")
+
+
+@pytest.mark.parametrize("value", ["", "nonsense", ": x"])
+def test_what_nobody_of_ours_has_written_is_passed_over(value):
+    said = why_without_sidecar(annotated(value), a_namespace())
+    assert said == SENTENCES[Coverage.MISSED]
+
+
+def annotated(value):
+    pod = a_pod(injected=False)
+    metadata = structs.replace(pod.metadata, annotations={keys.NOT_INJECTED: value})
+    return structs.replace(pod, metadata=metadata)

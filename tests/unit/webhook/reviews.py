@@ -155,4 +155,5 @@ def hold(path: str, body: bytes) -> None:
     if "patch" in response:
         jsonpatch.apply_patch(request["object"], json.loads(b64decode(response["patch"])))
     if at_once is not None:
-        assert json.loads(at_once) == answer
+        assert json.loads(at_once.body) == answer
+        at_once.afterwards()

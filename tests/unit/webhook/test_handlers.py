@@ -4,6 +4,7 @@ import threading
 import pytest
 
 from nightcap.contract import keys
+from nightcap.contract.coverage import REFUSALS
 from nightcap.pcap.bounded import check_filter
 from tests.unit.webhook.builders import (
     NOW,
@@ -18,6 +19,7 @@ from tests.unit.webhook.builders import (
     apply,
     resolved,
 )
+from webhook.eligibility import SAID_ON_THE_POD, SkipReason
 from webhook.handlers import (
     AnnotationHandler,
     CaptureHandler,
@@ -137,9 +139,24 @@ def test_a_pod_that_a_quota_would_refuse_for_the_sidecar_is_told_why():
     pod = a_pod(containers=[a_container(resources={"requests": amount, "limits": amount})])
     cluster = KnownCluster(quotas=(a_quota(**{"requests.cpu": "1"}),))
     outcome = ask(pods(cluster), a_review(object=pod))
-    assert (outcome.decision, outcome.reason, outcome.answer.patch) == ("skipped", "quota", b"")
+    assert (outcome.decision, outcome.reason) == ("skipped", "quota")
+    why = "ResourceQuota compute: requests.cpu is 1, of which 0 is used"
     (warning,) = outcome.answer.warnings
-    assert "ResourceQuota compute: requests.cpu is 1, of which 0 is used" in warning
+    assert why in warning
+    # Nobody sees the warning of a pod that a controller creates.
+    left = apply(pod, outcome.answer.patch)
+    assert left["metadata"]["annotations"] == {keys.NOT_INJECTED: f"quota: {why}"}
+    assert left["spec"] == pod["spec"]
+    again = ask(pods(cluster), a_review(object=left))
+    assert again.answer.patch == b""
+    injected = apply(left, ask(pods(), a_review(object=left)).answer.patch)
+    assert set(injected["metadata"]["annotations"]) == {keys.INJECTED}
+
+
+def test_why_a_pod_was_left_is_written_only_where_nothing_else_of_it_says_so():
+    told = {str(reason) for reason in SAID_ON_THE_POD}
+    assert told == set(REFUSALS)
+    assert str(SkipReason.HOST_NETWORK) not in told
 
 
 def capture_review(spec, operation="CREATE"):
@@ -251,7 +268,8 @@ def test_while_injection_is_off_new_pods_start_without_and_lose_forged_annotatio
     pod = a_pod(meta={"annotations": {keys.ORDERS: "x"}})
     outcome = ask(pods(KnownCluster(injecting=False)), a_review(object=pod))
     assert (outcome.decision, outcome.reason) == ("skipped", "injection-off")
-    assert apply(pod, outcome.answer.patch)["metadata"]["annotations"] == {}
+    left = apply(pod, outcome.answer.patch)["metadata"]["annotations"]
+    assert left == {keys.NOT_INJECTED: "injection-off"}
     (warning,) = outcome.answer.warnings
     assert "switched off" in warning
 

@@ -152,8 +152,14 @@ def added_to(before: Any, after: Any) -> bool:
 def without_ours(pod: dict[str, Any]) -> dict[str, Any]:
     """A pod without the annotations that are Nightcap's to decide."""
     copy: dict[str, Any] = json.loads(json.dumps(pod))
-    for key in (keys.ORDERS, keys.INJECTED):
-        ((copy.get("metadata") or {}).get("annotations") or {}).pop(key, None)
+    metadata = copy.get("metadata") or {}
+    annotations = metadata.get("annotations") or {}
+    for key in (keys.ORDERS, keys.INJECTED, keys.NOT_INJECTED):
+        annotations.pop(key, None)
+    if not annotations:  # none, null and empty are the same
+        metadata.pop("annotations", None)
+    if not metadata:
+        copy.pop("metadata", None)
     return copy
 
 
@@ -385,6 +391,12 @@ def test_annotations_never_grow_beyond_what_the_api_server_takes(left):
 
 def test_nothing_is_stripped_from_a_pod_that_carries_nothing_of_ours():
     assert strip(look(a_pod(meta={"annotations": {"team": "x"}}))) == ()
+
+
+@pytest.mark.parametrize(("left", "is_told"), [(0, False), (30, False), (100, True)])
+def test_why_a_pod_was_left_is_not_written_where_there_is_no_room(left, is_told):
+    full = a_pod(meta={"annotations": {"a": "b" * (MAX_ANNOTATIONS_BYTES - left - 1)}})
+    assert bool(strip(look(full), "injection-off")) is is_told
 
 
 def test_what_is_no_pod_is_said_to_be_none():

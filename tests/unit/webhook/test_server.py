@@ -158,7 +158,9 @@ def test_what_would_have_to_wait_is_left_to_a_thread():
         at_once={"/a": lambda request: Outcome(Answer(), "allowed"), "/b": waits},
     )
     review = json.dumps(a_review(object=a_pod())).encode()
-    assert json.loads(app.plain("/a", review))["response"]["allowed"] is True
+    answer = app.plain("/a", review)
+    assert json.loads(answer.body)["response"]["allowed"] is True
+    answer.afterwards()
     assert app.plain("/b", review) is None
     assert app.plain("/validate", review) is None
     assert app.plain("/a", b"{}") is None
