@@ -9,7 +9,8 @@ from typing import Final
 from nightcap.cli.session import Session
 from nightcap.cli.words import Line, Mark
 
-_ANSWER_SECONDS: Final = 10.0
+_ANSWER_SECONDS: Final = 20.0
+"""Webhooks that are away take three seconds each before the API server answers without them."""
 _MOST_SECONDS: Final = 120.0
 _AGAIN_SECONDS: Final = 2.0
 

@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from nightcap.contract.reports import Gap
-
 KIND: Final = "packetcapture.nightcap.dev"
 EVERY_PACKET: Final = "every packet"
 NO_ANSWER: Final = "-"
@@ -214,6 +212,8 @@ def file_rows(files: Sequence[Mapping[str, Any]], *, wide: bool) -> list[tuple[s
 
 def missing(gap: Mapping[str, Any]) -> str:
     """What is in none of a capture's files, and of which pod."""
+    from nightcap.contract.reports import Gap
+
     fields = (gap.get(field, 0) for field in Gap._fields[1:])
     return f"{gap['pod']}: {Gap(str(gap['interface']), *map(int, fields)).sentence}"
 

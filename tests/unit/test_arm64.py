@@ -47,12 +47,12 @@ def test_programs_of_the_sidecar_compile_as_in_the_image_and_run(tmp_path: Path)
     assert (done.returncode, "linger SECONDS" in done.stderr) == (2, True)
 
 
-def test_every_package_of_the_control_image_has_a_wheel() -> None:
+def test_every_package_of_the_control_image_has_a_wheel(tmp_path: Path) -> None:
     subprocess.run(
         [
             Path(sys.executable).with_name("uv"), "pip", "install", "--dry-run", "--quiet",
             "--no-deps", "--only-binary", ":all:", "--python-version", "3.12",
-            "--python-platform", "aarch64-unknown-linux-gnu", "--target", "/nonexistent",
+            "--python-platform", "aarch64-unknown-linux-gnu", "--target", tmp_path,
             "-r", ROOT / "requirements" / "control.txt",
         ],
         check=True, timeout=300,
