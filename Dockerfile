@@ -56,18 +56,21 @@ RUN rm -rf /packages/kubernetes/aio \
 
 # The dormant program is static C: it is all that runs in a pod that is not captured.
 FROM tools AS compiler
-COPY sidecar/dormant.c sidecar/errand.c /build/
+COPY sidecar/dormant.c sidecar/errand.c sidecar/pump.c /build/
 # The worker runs by the base's own Python, wherever that has it.
 RUN for program in dormant errand; do \
         gcc -std=c11 -Wall -Wextra -Os -static -s -o "/build/$program" \
             -DWORKER_PYTHON="\"$(command -v python3)\"" "/build/$program.c" || exit 1; \
     done
+# What the worker writes packets by. It calls libpcap by addresses that it is given.
+RUN gcc -std=c11 -Wall -Wextra -O2 -shared -fPIC -s -o /build/pump.so /build/pump.c
 
 
 # The worker gives Python its path itself, and its program file is named in dormant.c.
 FROM runtime AS sidecar
 WORKDIR /nightcap/app
 COPY --from=compiler /build/dormant /build/errand /nightcap/
+COPY --from=compiler /build/pump.so ./
 COPY nightcap/__init__.py nightcap/
 COPY nightcap/contract nightcap/contract
 COPY nightcap/pcap nightcap/pcap

@@ -1,5 +1,6 @@
 """Programs that benchmarks need, compiled on demand into the cache."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.cluster.cache import cached_part, digest_of_files, source_files
+from tests.netns.built import compile_pump
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _GENERATOR: Final = ROOT / "bench" / "generator.c"
@@ -22,6 +24,23 @@ def generator() -> Path:
         _compile(_GENERATOR, folder / "generator", "-O2", "-Wall", "-Wextra")
 
     return cached_part("bench-generator", key, build) / "generator"
+
+
+def nginx() -> Path | None:
+    """The machine's nginx, else Debian's package unpacked into the cache; None on other systems.
+
+    It is not installed: its service would start and take port 80.
+    """
+    found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if found or not shutil.which("apt-get"):
+        return Path(found) if found else None
+
+    def build(folder: Path) -> None:
+        subprocess.run(["apt-get", "download", "-q", "nginx"], cwd=folder, check=True, stdout=2)
+        [package] = folder.glob("*.deb")
+        subprocess.run(["dpkg", "--extract", package, folder], check=True)
+
+    return cached_part("bench-nginx", "debian", build) / "usr" / "sbin" / "nginx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +70,8 @@ def sidecar() -> Sidecar:
             ROOT / "sidecar" / "dormant.c", folder / "dormant",
             "-std=c11", "-Os", "-static", "-s", f'-DWORKER_PYTHON="{python}"',
         )  # fmt: skip
+        (folder / "app").mkdir()
+        compile_pump(folder / "app" / "pump.so")
         for source in source_files(ROOT, _SIDECAR_SOURCES):
             target = folder / "app" / source.relative_to(ROOT)
             target.parent.mkdir(parents=True, exist_ok=True)

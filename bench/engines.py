@@ -1,14 +1,14 @@
 """The capture engines: ours as it runs in a pod, and the peers as people run them.
 
 All of them capture the same interface with the same filter and a ring of the same size, on the
-same core, and write to the same tmpfs. CPU is what the kernel says of the process when it has
-ended (wait4), so in-kernel work of the sender's core, such as filling the ring, is no part of it.
+same core, and write to the same tmpfs. CPU is the scheduler's own clock of the process, from when
+its capture is open until all is written; work of the sender's core, such as filling the ring, is no
+part of it.
 """
 
 import json
 import os
 import re
-import signal
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -47,7 +47,7 @@ class Outcome:
     Attributes:
         captured: Packets that it says it wrote.
         dropped: Packets that it says the kernel had no room for.
-        cpu_seconds: User and system time of the process from its start to its end.
+        cpu_seconds: User and system time of the process while it captured.
     """
 
     captured: int
@@ -66,6 +66,7 @@ class Engine(ABC):
         self._folder = folder
         self._rotation = rotation
         self._process: subprocess.Popen[bytes] | None = None
+        self._cpu_before = 0.0
 
     def start(self) -> None:
         """Start it; returns when it captures."""
@@ -79,6 +80,7 @@ class Engine(ABC):
             )
         _wait_for(self._is_open, f"{self.name} to open its capture, see {self._log}")
         time.sleep(_SETTLE_SECONDS)
+        self._cpu_before = _cpu_seconds(self._process.pid)
 
     def stop(self) -> Outcome:
         """End it as its users do, after it had the time to write what the kernel holds."""
@@ -86,12 +88,12 @@ class Engine(ABC):
         if process is None:
             raise RuntimeError(f"{self.name} was not started")
         time.sleep(_SETTLE_SECONDS)
-        process.send_signal(signal.SIGTERM)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        spent = _cpu_seconds(process.pid) - self._cpu_before
+        process.terminate()
+        process.wait()
         self._process = None
         captured, dropped = self._counts()
-        return Outcome(captured, dropped, usage.ru_utime + usage.ru_stime)
+        return Outcome(captured, dropped, spent)
 
     def kill(self) -> None:
         """End it if it still runs."""
@@ -215,6 +217,12 @@ class Dumpcap(Engine):
 
     def files(self) -> list[Path]:
         return sorted(self._folder.glob("capture*"))
+
+
+def _cpu_seconds(pid: int) -> float:
+    """What all threads of a process have run: nanoseconds, where `times` counts ticks."""
+    threads = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(file.read_text().split()[0]) for file in threads) / 1e9
 
 
 def _wait_for(condition: Callable[[], bool], what: str) -> None:

@@ -2,7 +2,6 @@
 
 import shutil
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +19,13 @@ class Measured:
     """One engine's rounds.
 
     Attributes:
-        cpu: CPU seconds for a million captured packets, those of an idle run taken off.
-        idle: CPU seconds of the idle runs.
+        cpu: CPU seconds for a million captured packets.
         lost: Share of the packets that arrived and were not captured.
         dropped: What the engine says that the kernel dropped.
         rates: Packets a second that were sent.
     """
 
     cpu: list[float] = field(default_factory=list)
-    idle: list[float] = field(default_factory=list)
     lost: list[float] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
@@ -37,7 +34,6 @@ class Measured:
         """What a reader of the figure wants to know beside it."""
         return {
             "cpu_s_per_million": [round(value, 4) for value in self.cpu],
-            "idle_cpu_s": round(statistics.median(self.idle), 3),
             "kernel_drops": self.dropped,
             "lost_percent": [round(share * 100, 3) for share in self.lost],
             "packets_per_s": round(statistics.median(self.rates)),
@@ -49,17 +45,13 @@ def compare(
 ) -> dict[str, Measured]:
     """Let each engine capture the same traffic, `rounds` times, in changing order."""
     measured = {kind.name: Measured() for kind in kinds}
-    seconds = traffic.count / (traffic.rate or 10**6)
     with joined() as link, memory_folder() as folder:
         for number in range(rounds):
-            idle = _idle(kinds, link, folder / "idle", rotation, seconds)
             turn = number % len(kinds)
             for kind in (*kinds[turn:], *kinds[:turn]):
                 outcome, sent = one_run(kind, link, folder / "run", rotation, traffic)
                 its = measured[kind.name]
-                spent = outcome.cpu_seconds - idle[kind.name]
-                its.cpu.append(spent / outcome.captured * 1e6)
-                its.idle.append(idle[kind.name])
+                its.cpu.append(outcome.cpu_seconds / outcome.captured * 1e6)
                 its.lost.append(1 - outcome.captured / sent.arrived)
                 its.dropped.append(outcome.dropped)
                 its.rates.append(sent.rate)
@@ -89,24 +81,3 @@ def one_run(
         engine.kill()
         shutil.rmtree(folder)
     return outcome, sent
-
-
-def _idle(
-    kinds: Sequence[type[Engine]],
-    link: Link,
-    folder: Path,
-    rotation: Rotation | None,
-    seconds: float,
-) -> dict[str, float]:
-    """CPU seconds of each engine that starts, waits so long for nothing, and ends."""
-    engines: list[Engine] = []
-    try:
-        for kind in kinds:
-            engines.append(kind(link, folder / kind.name, rotation))
-            engines[-1].start()
-        time.sleep(seconds)
-        return {engine.name: engine.stop().cpu_seconds for engine in engines}
-    finally:
-        for engine in engines:
-            engine.kill()
-        shutil.rmtree(folder)

@@ -9,6 +9,7 @@ the collector's processes, so that a busy machine changes little.
 import contextlib
 import json
 import os
+import random
 import socket
 import ssl
 import struct
@@ -24,6 +25,7 @@ from typing import Any, Final
 
 from bench.result import say
 from nightcap.contract.uploads import MAX_BODY_BYTES
+from sidecar.shipping import Delay
 from tests.unit.retrieval.builders import CAPTURE, a_capture, a_pod
 from tests.unit.retrieval.fake_api import FakeApi
 from tests.unit.retrieval.programs import Installation
@@ -128,23 +130,42 @@ class Sender:
         self._socket = context.wrap_socket(raw, server_hostname="localhost")
         self._head = f"Host: c\r\nAuthorization: Bearer token-{number}\r\n"
         self._reports = 0
+        self.put_off = 0
+        """How often the collector said 503."""
 
     def ask(
         self, method: str, seq: int, body: bytes = b"", offset: int = 0, *, complete: bool = False
     ) -> dict[str, str]:
-        """One request; the answer's headers.
+        """One request, again and again as long as the collector puts it off; the answer's headers.
 
         Raises:
             RuntimeError: it was refused.
         """
+        delay = Delay()
+        while True:
+            answer = self._ask_once(method, seq, body, offset, complete=complete)
+            first, *lines = answer.split("\r\n")
+            headers = {
+                name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
+            }
+            is_conflict = " 409 " in first and int(headers["upload-offset"]) > offset
+            if " 204 " in first or is_conflict:  # kept before, though that was not said
+                return headers
+            if " 503 " not in first:
+                raise RuntimeError(answer)
+            self.put_off += 1
+            time.sleep(delay.longer(random.uniform(0.5, 1.5)))  # noqa: S311 - as sidecars spread
+
+    def _ask_once(self, method: str, seq: int, body: bytes, offset: int, *, complete: bool) -> str:
+        """One request; the answer's head."""
         self._reports += 1
         report = _REPORT.replace("{", f'{{"seq": {self._reports}, ', 1)
-        head = (
+        request = (
             f"{method} /v1/captures/{CAPTURE}/eth0/{seq} HTTP/1.1\r\n{self._head}"
             f"Upload-Offset: {offset}\r\nUpload-Complete: ?{int(complete)}\r\n"
             f"Nightcap-Report: {report}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        self._socket.sendall(head.encode())
+        self._socket.sendall(request.encode())
         if body:
             self._socket.sendall(body)
         answer = b""
@@ -153,10 +174,20 @@ class Sender:
             if not piece:
                 raise RuntimeError("the collector closed the connection")
             answer += piece
-        first, *lines = answer.decode().split("\r\n")
-        if " 204 " not in first:
-            raise RuntimeError(answer.decode())
-        return {name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        if method != "HEAD":
+            self._read_rest(head, rest)
+        return head.decode()
+
+    def _read_rest(self, head: bytes, rest: bytes) -> None:
+        """Take a refusal's sentence, so that the next answer begins with its own head."""
+        length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
+        left = int(length or 0) - len(rest)
+        while left > 0:
+            piece = self._socket.recv(left)
+            if not piece:
+                raise RuntimeError("the collector closed the connection")
+            left -= len(piece)
 
     def segment(self, seq: int, body: bytes) -> None:
         """A whole segment, until it is durable."""
@@ -185,8 +216,13 @@ class Sender:
         return appends
 
 
-def _many(count: int, work: Callable[[int], Any], ready: Callable[[], Any]) -> list[Any]:
-    """Results of so many threads, and of `ready`, which runs beside them."""
+def _many(
+    count: int,
+    work: Callable[[int], Any],
+    together: threading.Barrier,
+    ready: Callable[[], Any],
+) -> list[Any]:
+    """Results of so many threads, and of `ready`, which runs beside them when all are connected."""
     results: list[Any] = [None] * count
     faults: list[BaseException] = []
 
@@ -195,15 +231,21 @@ def _many(count: int, work: Callable[[int], Any], ready: Callable[[], Any]) -> l
             results[number] = work(number)
         except (OSError, RuntimeError) as error:
             faults.append(error)
+            together.abort()  # the others would wait for ever
 
     threads = [threading.Thread(target=one, args=(number,)) for number in range(count)]
     for thread in threads:
         thread.start()
-    results.append(ready())
+    with contextlib.suppress(threading.BrokenBarrierError):
+        together.wait()
+        print("ready", flush=True)
+        results.append(ready())
     for thread in threads:
         thread.join()
     if faults:
-        raise faults[0]
+        raise next(
+            (f for f in faults if not isinstance(f, threading.BrokenBarrierError)), faults[0]
+        )
     return results
 
 
@@ -215,21 +257,20 @@ def fast(port: int, ca: str, senders: float, segments: float) -> dict[str, float
 
     together = threading.Barrier(int(senders) + 1)
 
-    def work(number: int) -> int:
+    def work(number: int) -> tuple[int, int]:
         sender = Sender(port, context, number)
         sender.ask("HEAD", base * 50)
         together.wait()
         for seq in range(int(segments)):
             sender.segment(base * 50 + seq, body)
-        return SEGMENT_BYTES * int(segments)
+        return SEGMENT_BYTES * int(segments), sender.put_off
 
-    def ready() -> float:
-        together.wait()
-        print("ready", flush=True)
-        return time.monotonic()
-
-    *totals, started = _many(int(senders), work, ready)
-    return {"bytes": sum(totals), "seconds": time.monotonic() - started}
+    *done, started = _many(int(senders), work, together, time.monotonic)
+    return {
+        "bytes": sum(size for size, _ in done),
+        "put_off": sum(count for _, count in done),
+        "seconds": time.monotonic() - started,
+    }
 
 
 def slow(port: int, ca: str, senders: float, seconds: float, rate: float) -> dict[str, float]:
@@ -241,12 +282,8 @@ def slow(port: int, ca: str, senders: float, seconds: float, rate: float) -> dic
         sender = Sender(port, context, number)
         return sender.slowly(together, seconds, rate)
 
-    def ready() -> int:
-        together.wait()
-        print("ready", flush=True)
-        return 0
-
-    return {"appends": sum(_many(int(senders), work, ready)), "seconds": seconds}
+    *appends, _ = _many(int(senders), work, together, time.monotonic)
+    return {"appends": sum(appends), "seconds": seconds}
 
 
 def main() -> int:

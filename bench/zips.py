@@ -99,7 +99,7 @@ def cat(folder: Path) -> Served:
     return Served(sent, spent - started.children_user - started.children_system, 0.0)
 
 
-def nginx(folder: Path) -> Served:
+def nginx(program: Path, folder: Path) -> Served:
     """Send by nginx with sendfile; each file is asked for on one connection."""
     port = _free_port()
     with tempfile.TemporaryDirectory(prefix="nightcap-nginx-") as name:
@@ -112,7 +112,7 @@ def nginx(folder: Path) -> Served:
             f"fastcgi_temp_path {name}/f; uwsgi_temp_path {name}/u; scgi_temp_path {name}/s;\n"
             f"  server {{ listen 127.0.0.1:{port}; root {folder / 'store'}; }} }}\n"
         )
-        with _running(["nginx", "-c", str(configuration)]) as process:
+        with _running([str(program), "-c", str(configuration)]) as process:
             _wait_listening(port)
             worker = int(_children(process.pid)[0])
             files = sorted((folder / "store").rglob("*.pcap"))

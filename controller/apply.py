@@ -222,7 +222,8 @@ class Applier:
 
     def _refused(self, action: Action, error: ApiError) -> float:
         """A refusal of an annotation's capture is its author's to mend; others are ours."""
-        if not isinstance(action, CreateCapture | UpdateCapture) or not action.subjects:
+        is_ours = isinstance(error, Forbidden) and error.lacks_right
+        if is_ours or not isinstance(action, CreateCapture | UpdateCapture) or not action.subjects:
             return self._failed(action, error)
         namespace, name = namespace_of(action), name_of(action)
         self._memory.refusals[namespace, name] = Refusal(

@@ -159,12 +159,7 @@ class CanaryProver(Collector):
                 timeout=(5, 15),
             )
         except (Forbidden, Invalid, BadRequest) as error:
-            if isinstance(error, Forbidden) and _is_for_want_of_a_right(error.message):
+            if isinstance(error, Forbidden) and error.lacks_right:
                 raise _NotAllowed(error.message) from error
             return Attempt(said=error.message)
         return Attempt(json.loads(answer))
-
-
-def _is_for_want_of_a_right(message: str) -> bool:
-    """Whether RBAC refused, and not an admission rule: both are 403."""
-    return "cannot impersonate resource" in message or 'cannot create resource "pods"' in message

@@ -47,6 +47,7 @@ def render(
     control_image: str,
     sidecar_image: str,
     local_store: bool,
+    base: Path = BASE,
     calico: bool = False,
     object_store: Mapping[str, str] | None = None,
 ) -> str:
@@ -57,14 +58,15 @@ def render(
         control_image: Image of webhook, controller and retrieval.
         sidecar_image: Image that is injected.
         local_store: Bind the store's claim to the volume of `local_store_volume`.
+        base: The manifests: this release's, or an older one's.
         calico: Calico's API as well.
         object_store: Files in an object store in place of a volume: the settings that name it.
     """
     with tempfile.TemporaryDirectory(prefix="nightcap-overlay-") as folder:
         overlay = Path(folder)
-        shutil.copy(BASE / "images-configuration.yaml", overlay)
+        shutil.copy(base / "images-configuration.yaml", overlay)
         kustomization: dict[str, object] = {
-            "resources": [os.path.relpath(BASE, overlay.resolve())],
+            "resources": [os.path.relpath(base, overlay.resolve())],
             "images": [
                 _image("nightcap/control", control_image),
                 _image("nightcap/sidecar", sidecar_image),

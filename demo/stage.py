@@ -58,12 +58,17 @@ def prepare(say: Callable[[str], None]) -> Stage:
     )
     if stage.disposable is not None:
         node = stage.disposable.nodes[0].name
-        folder = STATE / "store"
-        folder.mkdir(exist_ok=True)
-        stage.kubectl.apply(installation.local_store_volume(node, str(folder)))
+        stage.kubectl.apply(installation.local_store_volume(node, str(store_folder())))
     say("installing Nightcap")
     installation.install(stage.kubectl, manifests, say)
     return stage
+
+
+def store_folder() -> Path:
+    """The disposable cluster's store: a folder of the machine."""
+    folder = STATE / "store"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def _given_stage(kubeconfig: Path) -> Stage:

@@ -7,7 +7,6 @@ gone), or when nobody reads. Then its container ends as well.
 
 import gc
 import os
-import select
 import signal
 import sys
 import time
@@ -22,14 +21,13 @@ from nightcap.contract.streaming import (
     Stream,
     parse_stream,
 )
-from nightcap.pcap.handle import ANY, MAX_BATCH, DumpFile, LiveCapture
+from nightcap.pcap.handle import ANY, LiveCapture
 from nightcap.pcap.libpcap import PcapError
 from sidecar import interfaces, log
+from sidecar.libpump import UNLIMITED, Budget, Inlet, Watched
 
 _STDIN, _STDOUT = 0, 1
-_LOOK_MS: Final = 1000
-_BATCH: Final = min(MAX_BATCH, 512)
-"""Packets between two looks at the clock and at standard input."""
+_LOOK_SECONDS: Final = 1.0
 
 
 class _Left(Exception):
@@ -59,20 +57,21 @@ def _leave(_number: int, _frame: object) -> None:
 def _run(wanted: Stream) -> int:
     interface = wanted.interface or choose(interfaces.present())
     live = LiveCapture(interface, snap=wanted.snap, expression=wanted.filter)
-    file = DumpFile(live, os.dup(_STDOUT))
+    inlet = Inlet(live.handle, live.header, Budget(UNLIMITED, UNLIMITED), is_pipe=True)
+    inlet.begin(os.dup(_STDOUT))
     # The header goes ahead of the first packet: who waits for packets sees that it is open.
-    file.flush()
+    inlet.flush()
     log.info(STREAM_OPEN, interface=interface, linktype=live.linktype)
-    packets, reason = 0, "left"
+    reason = "left"
     try:
-        packets, reason = _pump(live, file, time.monotonic() + wanted.seconds)
+        reason = _pump(live, inlet, time.monotonic() + wanted.seconds)
     except _Left:
         log.info("stopped")
     stats = live.stats()
     log.info(
         STREAM_OVER,
         reason=reason,
-        packets=packets,
+        packets=inlet.packets,
         received=stats.received,
         dropped=stats.dropped,
     )
@@ -85,25 +84,24 @@ def choose(states: dict[str, bool]) -> str:
     return found[0] if len(found) == 1 else ANY
 
 
-def _pump(live: LiveCapture, file: DumpFile, until: float) -> tuple[int, str]:
-    """Write packets until something ends it; returns how many, and what ended it."""
-    poll = select.poll()
-    poll.register(live.fd, select.POLLIN)
-    poll.register(_STDIN, select.POLLIN)
-    packets = count = 0
-    while (left := until - time.monotonic()) > 0:
-        # What is left of a block that was handed over does not make the handle readable again.
-        pause = 0 if count == _BATCH else min(_LOOK_MS, left * 1000)
-        ready = {fd for fd, _ in poll.poll(pause)}
-        if _STDIN in ready and not os.read(_STDIN, 4096):
-            return packets, "left"
+def _pump(live: LiveCapture, inlet: Inlet, until: float) -> str:
+    """Write packets until something ends it; returns what that was.
+
+    Raises:
+        PcapError: the interface is lost.
+    """
+    watched = Watched([_STDIN], [(live.fd, inlet)])
+    while (now := time.monotonic()) < until:
+        if watched.run(min(until, now + _LOOK_SECONDS)) and not os.read(_STDIN, 4096):
+            return "left"
         live.stats()  # its counters begin anew at 2^32: they want to be asked now and then
-        count = live.dispatch(_BATCH, file)
-        packets += count
+        if inlet.is_lost:
+            raise PcapError(live.error() or "capture was interrupted")
         # At once: somebody looks at it. While nobody takes it the kernel drops, and counts.
-        if count and not file.flush():
-            return packets, "left"
-    return packets, "time"
+        if not inlet.flush():
+            return "left"
+        inlet.told = inlet.position
+    return "time"
 
 
 def _end_container() -> None:

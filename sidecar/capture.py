@@ -12,10 +12,10 @@ from nightcap.pcap.handle import LiveCapture, NoSuchInterface, NotPermitted
 from nightcap.pcap.libpcap import FilterError, PcapError
 from sidecar import interfaces, log, rotation
 from sidecar.filter_check import FilterCheck
+from sidecar.libpump import UNLIMITED, Budget
 from sidecar.spool import CaptureSpool, Status
 from sidecar.stream import NEVER, Stream, ring_bytes
 
-_UNLIMITED: Final = 2**62
 _RETRY_SECONDS: Final = {
     Reason.BAD_FILTER: NEVER,  # until the orders change
     Reason.NO_INTERFACE: 2.0,
@@ -42,6 +42,7 @@ class Recorder:
         order: CaptureOrder,
         local_port: int,
         others: Callable[[], list[Stream]],
+        leaving: Callable[[], list[Stream]],
         wake: Callable[[], None],
     ) -> None:
         """Prepare; `open_missing` opens.
@@ -51,14 +52,18 @@ class Recorder:
             order: What is captured.
             local_port: Of our own uploads, which are left out.
             others: All streams, which share the spool and the memory for rings.
+            leaving: Those of this capture under earlier orders, whose last packets are awaited.
             wake: Called from another thread when `open_missing` has more to do.
         """
         self.order = order
         self.streams: dict[str, Stream] = {}
         self.problems: dict[str, Problem] = {}
+        self._leaving = leaving
         self._spool = spool
         self._local_port = local_port
         self._others = others
+        self._budget = Budget()
+        self.refill()
         self._fault = _fault_of(order.filter)
         self._check = FilterCheck("" if self._fault else order.filter, wake)
         self._looked = False
@@ -75,26 +80,29 @@ class Recorder:
     def adjust(self, order: CaptureOrder) -> None:
         """Go on under other limits."""
         self.order = order
+        self.refill()
         for stream in self.streams.values():
             stream.adjust(order)
 
-    def budget(self) -> tuple[int, int]:
-        """Packets and bytes that the capture may still take."""
+    def refill(self) -> None:
+        """Let the streams take what the limits leave; each packet of any counts down from there."""
         limit, (packets, bytes_) = self.order.limit, self.written()
-        return (
-            limit.packets - packets if limit.packets else _UNLIMITED,
-            limit.bytes - bytes_ if limit.bytes else _UNLIMITED,
-        )
+        self._budget.packets = limit.packets - packets if limit.packets else UNLIMITED
+        self._budget.bytes = limit.bytes - bytes_ if limit.bytes else UNLIMITED
 
     def written(self) -> tuple[int, int]:
         """Packets and bytes over all lives of the worker."""
         ledger = self._spool.ledger
         packets, bytes_ = ledger.packets, ledger.bytes
-        for stream in self.streams.values():
+        for stream in self._counting():
             packets += stream.packets
             # A segment without a packet is no segment yet.
             bytes_ += stream.position if stream.packets else 0
         return packets, bytes_
+
+    def _counting(self) -> list[Stream]:
+        """Streams whose counters are not in the ledger yet."""
+        return [*self.streams.values(), *self._leaving()]
 
     def is_due(self, now: float) -> bool:
         """Whether there may be something to open."""
@@ -119,19 +127,22 @@ class Recorder:
             self.problems = {
                 name: problem for name, problem in self.problems.items() if name in states
             }
-        for name in wanted:
-            problem = self.problems.get(name)
-            waits = problem is not None and problem.retry_at > now
-            hopes = problem is not None and problem.reason is Reason.NO_INTERFACE and links_changed
-            if name not in self.streams and (not waits or hopes):
-                self._open(name, now)
+        due = [name for name in wanted if self._is_worth_a_try(name, now, links_changed)]
+        for number, name in enumerate(due):
+            self._open(name, now, wanted=len(due) - number)
 
-    def _open(self, interface: str, now: float) -> None:
+    def _is_worth_a_try(self, name: str, now: float, links_changed: bool) -> bool:
+        problem = self.problems.get(name)
+        waits = problem is not None and problem.retry_at > now
+        hopes = problem is not None and problem.reason is Reason.NO_INTERFACE and links_changed
+        return name not in self.streams and (not waits or hopes)
+
+    def _open(self, interface: str, now: float, *, wanted: int) -> None:
         try:
             if fault := self._fault or self._check.fault:
                 raise FilterError(fault)  # noqa: TRY301 - told like libpcap's own
             taken = [stream.live.ring_bytes for stream in self._others()]
-            ring = ring_bytes(sum(taken))
+            ring = ring_bytes(sum(taken), wanted)
             if not ring:
                 raise PcapError(_NO_RING.format(len(taken)))  # noqa: TRY301 - likewise
             live = LiveCapture(
@@ -156,7 +167,7 @@ class Recorder:
                 self.order,
                 interface,
                 live,
-                budget=self.budget,
+                budget=self._budget,
                 limit_of_segment=self._segment_limit,
             )
             log.info(
@@ -219,7 +230,7 @@ class Recorder:
         """How it stands."""
         packets, bytes_ = self.written()
         received, dropped = self._spool.ledger.received, self._spool.ledger.dropped
-        for stream in self.streams.values():
+        for stream in self._counting():
             stats = stream.live.stats()
             received += stats.received
             dropped += stats.dropped

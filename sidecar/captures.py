@@ -159,6 +159,8 @@ class Captures:
         if self.recorders:
             self._open_missing(now, links_changed=links_changed)
         self._close_drained(now)
+        for recorder in self.recorders.values():
+            recorder.refill()
         self.pump.watch(
             (stream for each in self.recorders.values() for stream in each.streams.values()), now
         )
@@ -182,7 +184,12 @@ class Captures:
             spool.ledger.reported = False
         self._note_order(order)
         self.recorders[order.id] = Recorder(
-            spool, order, self._local_port, self.streams, self._wake
+            spool,
+            order,
+            self._local_port,
+            self.streams,
+            lambda: self._leaving(order.id),
+            self._wake,
         )
         log.info("capture begun", capture=order.id, namespace=order.namespace, name=order.name)
 
@@ -267,7 +274,7 @@ class Captures:
     def _forget(self, capture_id: str) -> None:
         recorder = self.recorders.pop(capture_id, None)
         streams = list(recorder.streams.values()) if recorder else []
-        streams += [stream for each, stream in self._closing if each.spool.id == capture_id]
+        streams += self._leaving(capture_id)
         self._closing = [pair for pair in self._closing if pair[0].spool.id != capture_id]
         for stream in streams:
             self.pump.drop(stream)
@@ -276,8 +283,11 @@ class Captures:
         self._spool.forget(capture_id)
         log.info("capture removed", capture=capture_id)
 
+    def _leaving(self, capture_id: str) -> list[Stream]:
+        return [stream for each, stream in self._closing if each.spool.id == capture_id]
+
     def _is_closing(self, capture_id: str) -> bool:
-        return any(recorder.spool.id == capture_id for recorder, _ in self._closing)
+        return bool(self._leaving(capture_id))
 
     def _close_drained(self, now: float) -> None:
         """Close the interfaces whose last packets have arrived."""

@@ -16,7 +16,7 @@ from sidecar import local_port
 ANSWER_SECONDS: Final = 10.0
 MAX_HEAD_BYTES: Final = 65536
 MAX_ANSWER_BYTES: Final = 2**20
-_PIECE_BYTES: Final = 256 * 2**10
+_PIECE_BYTES: Final = 64 * 2**10
 
 
 class ConnectionBroken(Exception):
@@ -76,7 +76,8 @@ class Connection:
             raw.bind(("", port))
             raw.connect(address)
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket = context.wrap_socket(raw, server_hostname=name)
+            # As bytes: a string would be looked at by modules for names that are not ASCII.
+            self._socket = context.wrap_socket(raw, server_hostname=name.encode("ascii"))
         except (OSError, ValueError) as error:
             if raw is not None:
                 raw.close()

@@ -67,6 +67,7 @@ class Worker:
         self._captures.publish_status()
         self._mark_if_open()
         memory.use_one_arena()
+        memory.give_back()
         self._start_shipping()
         for fault in self._settings.faults:
             log.warning("setting not usable", fault=fault)

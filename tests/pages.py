@@ -90,7 +90,11 @@ def is_as_shown(shown: str, printed: str) -> bool:
 
 
 def run(
-    blocks: Sequence[Block], folder: Path, environ: Mapping[str, str], words: Mapping[str, str]
+    blocks: Sequence[Block],
+    folder: Path,
+    environ: Mapping[str, str],
+    words: Mapping[str, str],
+    before: str = "",
 ) -> None:
     """Run blocks, each in a shell of its own, until one does not do what its page says.
 
@@ -99,6 +103,7 @@ def run(
         folder: Where commands run.
         environ: All that they see of an environment.
         words: Words of the page and what stands for them here, in commands and output.
+        before: What is run in front of each command, in its shell.
 
     Raises:
         AssertionError: with the command, what was expected and what came.
@@ -106,7 +111,7 @@ def run(
     for block in blocks:
         for command, shown in block.commands():
             done = subprocess.run(
-                [*SHELL, _with(words, command)], cwd=folder, env=dict(environ), text=True,
+                [*SHELL, _with(words, before + command)], cwd=folder, env=dict(environ), text=True,
                 stdin=subprocess.DEVNULL, capture_output=True, timeout=180, check=False,
             )  # fmt: skip
             where = f"line {block.line}, {block.heading!r}:\n{_with(words, command)}\n"

@@ -10,8 +10,7 @@ from bench.traffic import Traffic
 
 NAME = "capture-cpu-plain"
 _FRAME = 64
-# Some seconds at least, so that start and end weigh little.
-_RATES_AND_COUNTS = ((50_000, 1_000_000), (200_000, 4_000_000), (800_000, 6_400_000))
+_RATES_AND_COUNTS = ((50_000, 750_000), (200_000, 3_000_000), (800_000, 6_400_000))
 
 
 def run(effort: Effort) -> Iterator[Result]:

@@ -23,6 +23,8 @@ def run(effort: Effort) -> Iterator[Result]:
 def _fast(rounds: int, segments: int, *, on_objects: bool = False) -> Result:
     rates: list[float] = []
     memory: list[float] = []
+    put_off: list[float] = []
+    seconds: list[float] = []
     with (
         tempfile.TemporaryDirectory(prefix="nightcap-bench-") as name,
         collector(Path(name), SENDERS, on_objects=on_objects) as installation,
@@ -33,6 +35,8 @@ def _fast(rounds: int, segments: int, *, on_objects: bool = False) -> Result:
             progress(f"round {number + 1} of {rounds}", spent)
             rates.append(spent.said["bytes"] / spent.cpu_seconds / 1e6)
             memory.append(spent.rss_after)
+            put_off.append(spent.said["put_off"])
+            seconds.append(round(spent.said["seconds"], 1))
     value = sorted(rates)[len(rates) // 2]
     return Result(
         name="ship",
@@ -43,7 +47,11 @@ def _fast(rounds: int, segments: int, *, on_objects: bool = False) -> Result:
         met=on_objects or value >= GOAL_MB,
         runs=rounds,
         spread=spread(rates),
-        detail={"rss_mib": [round(each) for each in memory]},
+        detail={
+            "rss_mib": [round(each) for each in memory],
+            "seconds": seconds,
+            "answers_503": put_off,
+        },
     )
 
 

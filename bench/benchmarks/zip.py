@@ -1,11 +1,11 @@
 """zip: one GiB of segments as files.zip, without TLS, beside `cat` into a socket and nginx."""
 
 import functools
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from bench import building
 from bench.effort import Effort
 from bench.result import Result, say, spread
 from bench.zips import Served, cat, fill, nginx, ours
@@ -22,10 +22,10 @@ def run(effort: Effort) -> Iterator[Result]:
             "ours": functools.partial(ours, folder),
             "cat into a socket": functools.partial(cat, folder),
         }
-        if shutil.which("nginx"):
-            servers["nginx, sendfile, the same files"] = functools.partial(nginx, folder)
+        if (program := building.nginx()) is not None:
+            servers["nginx, sendfile, the same files"] = functools.partial(nginx, program, folder)
         else:
-            say("nginx is not installed: no figure beside it (Debian: nginx-light)")
+            say("nginx is not installed: no figure beside it")
         rates: dict[str, list[float]] = {name: [] for name in servers}
         grown: list[float] = []
         for number in range(effort.of(5, 2)):

@@ -17,20 +17,20 @@ from nightcap.cli.ground import (
     examine_egress,
     examine_ground,
     examine_labels,
+    examine_pinned,
     examine_schema,
 )
 from nightcap.cli.options import cluster_options, output_option, session_of
+from nightcap.cli.patience import patiently, until_well
 from nightcap.cli.rescue import examine as examine_injection
 from nightcap.cli.rescue import rescue
 from nightcap.cli.rights import examine_rights
-from nightcap.cli.session import SYSTEM, Session
+from nightcap.cli.session import SYSTEM, Fault, Session
 from nightcap.cli.words import Line, Mark
 
 _DEPLOYMENTS: Final = ("nightcap-controller", "nightcap-webhook", "nightcap-retrieval")
 _SERVICES: Final = ("nightcap-webhook", "nightcap-collector", "nightcap-retrieval")
 _MOST_NAMESPACES: Final = 50
-_ANSWER_SECONDS: Final = 10.0
-_MOST_SECONDS: Final = 120.0
 _BAD_FILTER: Final = "this is ( no filter"
 _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
 
@@ -48,11 +48,20 @@ _ENFORCE: Final = "pod-security.kubernetes.io/enforce"
     "--delete", is_flag=True,
     help="With --rescue: delete pods that no image helps and that a controller makes anew.",
 )  # fmt: skip
+@click.option(
+    "--wait", "patience", metavar="TIME",
+    help="Look again and again until nothing is a fault, at most so long, such as 1m.",
+)  # fmt: skip
 @output_option("json", "yaml")
 @cluster_options
 @click.pass_context
 def doctor(
-    context: click.Context, frees: bool, image: str | None, delete: bool, output: str | None
+    context: click.Context,
+    frees: bool,
+    image: str | None,
+    delete: bool,
+    patience: str | None,
+    output: str | None,
 ) -> int:
     r"""Check the installation and your own rights; each line says what to do.
 
@@ -61,13 +70,19 @@ def doctor(
 
     \b
     kubectl nightcap doctor
+    kubectl nightcap doctor --wait 1m
     kubectl nightcap doctor --rescue
     """
     if (image or delete) and not frees:
         raise click.UsageError("--image and --delete say how --rescue frees pods; give it, too")
+    if patience and frees:
+        raise click.UsageError("--wait looks until all is well, --rescue mends: give one of them")
     session = session_of(context)
     said = []
-    lines = rescue(session, image, delete=delete) if frees else patiently(session)
+    if frees:
+        lines = rescue(session, image, delete=delete)
+    else:
+        lines = _looking(session, patience)
     for line in lines:
         said.append(line)
         if output is None:
@@ -78,41 +93,18 @@ def doctor(
     return 1 if any(line.mark is Mark.FAULT for line in said) else 0
 
 
-def patiently(
-    session: Session,
-    *,
-    answer_seconds: float = _ANSWER_SECONDS,
-    most_seconds: float = _MOST_SECONDS,
-) -> Iterator[Line]:
-    """All that `examine` says, or as much of it as an API server that is slow or away lets it.
+def _looking(session: Session, patience: str | None) -> Iterator[Line]:
+    from nightcap.contract.quantities import BadQuantity, parse_duration
 
-    Args:
-        session: Whose rights count.
-        answer_seconds: How long one answer may be silent.
-        most_seconds: How long all of it may take.
-    """
-    from nightcap.kube.errors import ClusterUnavailable
+    def look() -> Iterator[Line]:
+        return patiently(session, examine(session, time.time()))
 
-    began = time.monotonic()
+    if patience is None:
+        return look()
     try:
-        session.client.read_seconds = answer_seconds
-        for line in examine(session, time.time()):
-            yield line
-            if time.monotonic() - began > most_seconds:
-                yield Line(
-                    Mark.FAULT,
-                    f"the API server is slow: after {most_seconds:g} s the rest was left out",
-                    "kubectl get --raw /readyz?verbose, and the load of the control plane",
-                )
-                return
-    except ClusterUnavailable as error:
-        if error.status:
-            raise
-        yield Line(
-            Mark.FAULT,
-            error.message,
-            "look at --context, and whether `kubectl version` answers; nothing else can be said",
-        )
+        return until_well(look, parse_duration(patience))
+    except BadQuantity as error:
+        raise Fault(str(error)) from error
 
 
 def examine(session: Session, now: float) -> Iterator[Line]:
@@ -323,6 +315,7 @@ def _namespace(session: Session, namespace: dict[str, Any]) -> Iterator[Line]:
     if level == "restricted":
         return
     yield from examine_egress(Looker(session), name)
+    yield from examine_pinned(Looker(session), name)
     try:
         bare = pods_without_sidecar(session, name, enabled=True)
     except ApiError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable, Iterable
 from enum import StrEnum
@@ -81,9 +80,11 @@ def choose_viewer(viewer: str | None, write: str | None) -> viewers.Viewer:
         click.UsageError: both are given.
         Fault: the program is not there.
     """
+    from shutil import which
+
     if viewer is not None and write is not None:
         raise click.UsageError("give --with (a program) or -w (a file), not both")
-    return viewers.choose(viewer, write, terminal=sys.stdout.isatty(), find=shutil.which)
+    return viewers.choose(viewer, write, terminal=sys.stdout.isatty(), find=which)
 
 
 def live_retrieval(session: Session, account: str | None) -> Retrieval:

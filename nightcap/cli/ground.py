@@ -132,3 +132,16 @@ def examine_egress(look: Looker, namespace: str) -> Iterator[Line]:
     said = ground_checks.check_egress(namespace, look.items(paths.network_policies(namespace)))
     if said is not None:
         yield said
+
+
+def examine_pinned(look: Looker, namespace: str) -> Iterator[Line]:
+    """Sidecars of an enabled namespace that outlived the installation that injected them."""
+    from nightcap.kube import paths
+
+    bundle = look.get(paths.config_map(SYSTEM, "nightcap-ca"))
+    trusted = ((bundle or {}).get("data") or {}).get("ca.crt")
+    # Without a bundle that is the fault, which is told elsewhere.
+    if trusted:
+        said = ground_checks.check_pinned(namespace, look.items(paths.pods(namespace)), trusted)
+        if said is not None:
+            yield said

@@ -9,6 +9,7 @@ from nightcap.cli.checks import REINSTALL
 from nightcap.cli.session import SYSTEM
 from nightcap.cli.words import Line, Mark, human_age, parse_time
 from nightcap.contract import keys
+from nightcap.contract.paths import ENV_COLLECTOR_CA
 from nightcap.contract.uploads import COLLECTOR_PORT
 
 Object = Mapping[str, Any]
@@ -17,6 +18,7 @@ LEADER_LEASE: Final = "nightcap-controller"
 STORE_CLAIM: Final = "nightcap-store"
 _LATE: Final = 4
 """Times the lease's own duration; clocks of different machines differ a little."""
+_NAMED: Final = 5
 _VALUES: Final = (keys.INJECT_ENABLED, keys.INJECT_DISABLED)
 
 EVERY_FIELD: Final[Mapping[str, Any]] = {
@@ -175,6 +177,40 @@ def check_egress(namespace: str, policies: Sequence[Object]) -> Line | None:
         f"allow TCP {COLLECTOR_PORT} to namespace {SYSTEM}; until then: kubectl nightcap get NAME "
         "--from-pods",
     )
+
+
+def check_pinned(namespace: str, pods: Sequence[Object], trusted: str) -> Line | None:
+    """Whether sidecars trust today's collector; None if all do.
+
+    Args:
+        namespace: Of the pods.
+        pods: As they are served.
+        trusted: PEM of every root that the collector has a leaf of.
+    """
+    strangers = sorted(
+        pod["metadata"]["name"]
+        for pod in pods
+        if (root := _pinned_root(pod)) and root.strip() not in trusted
+    )
+    if not strangers:
+        return None
+    who = "1 pod" if len(strangers) == 1 else f"{len(strangers)} pods"
+    return Line(
+        Mark.FAULT,
+        f"namespace {namespace}: {who} with a sidecar of an earlier installation, which trusts "
+        f"another root: they record, and cannot ship ({', '.join(strangers[:_NAMED])})",
+        "fetch what they hold: kubectl nightcap get NAME --from-pods; then restart them: "
+        f"kubectl -n {namespace} rollout restart deployment",
+    )
+
+
+def _pinned_root(pod: Object) -> str:
+    for container in pod["spec"].get("initContainers") or ():
+        if container["name"] == keys.SIDECAR_CONTAINER:
+            for variable in container.get("env") or ():
+                if variable["name"] == ENV_COLLECTOR_CA:
+                    return str(variable.get("value") or "")
+    return ""
 
 
 def _limits(policy: Object, direction: str) -> bool:

@@ -6,7 +6,6 @@ to import than a person waits for a completion.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from nightcap.cli.session import Session
@@ -19,6 +18,8 @@ def quietly(ask: Callable[[], list[str]]) -> list[str]:
     try:
         return ask()
     except Exception as error:  # noqa: BLE001 - see above
+        import logging
+
         logging.getLogger(__name__).debug("no completion: %s", error)
         return []
 

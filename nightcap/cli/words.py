@@ -8,8 +8,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from nightcap.contract.reports import Gap
-
 KIND: Final = "packetcapture.nightcap.dev"
 EVERY_PACKET: Final = "every packet"
 NO_ANSWER: Final = "-"
@@ -112,7 +110,7 @@ def explain(capture: Mapping[str, Any], now: float) -> list[Line]:
                 "ask again in a few seconds; then: kubectl nightcap doctor",
             )
         ]
-    lines = [_verdict(spec, status, now)]
+    lines = [_verdict(names["name"], spec, status, now)]
     for condition in status.get("conditions") or ():
         reason = condition.get("reason", "")
         unknown_news = condition["status"] == "Unknown" and reason in _ADVICE
@@ -127,7 +125,7 @@ def explain(capture: Mapping[str, Any], now: float) -> list[Line]:
     return lines
 
 
-def _verdict(spec: Mapping[str, Any], status: Mapping[str, Any], now: float) -> Line:
+def _verdict(name: str, spec: Mapping[str, Any], status: Mapping[str, Any], now: float) -> Line:
     phase = status.get("phase")
     pods = status.get("pods") or {}
     packets, size = int(status.get("packets") or 0), int(status.get("size") or 0)
@@ -152,7 +150,12 @@ def _verdict(spec: Mapping[str, Any], status: Mapping[str, Any], now: float) -> 
             return Line(Mark.NOTE, f"it begins{wait}, at {status.get('startTime')}")
         case "Finished":
             if not packets:
-                return Line(Mark.FAULT, "it is over, and no packet has matched")
+                return Line(
+                    Mark.FAULT,
+                    "it is over, and no packet has arrived",
+                    f"none matched, or the pods could not ship: kubectl nightcap get {name} "
+                    "--from-pods fetches what they hold; kubectl nightcap doctor looks for why",
+                )
             return Line(Mark.OK, f"it is over: {got}")
         case _:
             return Line(Mark.FAULT, f"it cannot run: phase {phase}")
@@ -209,6 +212,8 @@ def file_rows(files: Sequence[Mapping[str, Any]], *, wide: bool) -> list[tuple[s
 
 def missing(gap: Mapping[str, Any]) -> str:
     """What is in none of a capture's files, and of which pod."""
+    from nightcap.contract.reports import Gap
+
     fields = (gap.get(field, 0) for field in Gap._fields[1:])
     return f"{gap['pod']}: {Gap(str(gap['interface']), *map(int, fields)).sentence}"
 

@@ -1,6 +1,11 @@
 """What a request to the API server can fail with; each type names who can act."""
 
+import re
+from typing import Final
+
 import msgspec
+
+_WANT_OF_A_RIGHT: Final = re.compile(r'User "[^"]*" cannot \w+ resource "')
 
 
 class ApiError(Exception):
@@ -38,7 +43,12 @@ class Unauthorized(ApiError):
 
 
 class Forbidden(ApiError):
-    """403: whoever installed this did not grant the right."""
+    """403: a right is missing, or an admission rule refuses."""
+
+    @property
+    def lacks_right(self) -> bool:
+        """Whether RBAC refused, which an API server also does while it starts."""
+        return _WANT_OF_A_RIGHT.search(self.message) is not None
 
 
 class NotFound(ApiError):

@@ -5,7 +5,7 @@ Calls release the interpreter's lock while they run.
 """
 
 import ctypes
-from ctypes import POINTER, c_char_p, c_int, c_long, c_size_t, c_uint, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_uint, c_void_p
 from typing import Final
 
 EN10MB: Final = 1
@@ -20,8 +20,6 @@ ERROR_NO_PERMISSION: Final = -8
 ERROR_NOT_UP: Final = -9
 
 _NAMES = ("libpcap.so.0.8", "libpcap.so.1", "libpcap.so")
-_IOFBF = 0
-_FSETLOCKING_BYCALLER = 2
 
 
 class PcapError(Exception):
@@ -66,18 +64,11 @@ _SIGNATURES: Final = (
     ("pcap_geterr", c_char_p, (c_void_p,)),
     ("pcap_statustostr", c_char_p, (c_int,)),
     ("pcap_close", None, (c_void_p,)),
+    ("pcap_breakloop", None, (c_void_p,)),
     ("pcap_dump_fopen", c_void_p, (c_void_p, c_void_p)),
-    ("pcap_dump", None, (c_void_p, c_void_p, c_void_p)),
-    ("pcap_dump_ftell", c_long, (c_void_p,)),
-    ("pcap_dump_flush", c_int, (c_void_p,)),
     ("pcap_dump_close", None, (c_void_p,)),
 )
-_STDIO_SIGNATURES: Final = (
-    ("fdopen", c_void_p, (c_int, c_char_p)),
-    ("setvbuf", c_int, (c_void_p, c_void_p, c_int, c_size_t)),
-    ("ferror", c_int, (c_void_p,)),
-    ("__fsetlocking", c_int, (c_void_p, c_int)),
-)
+_STDIO_SIGNATURES: Final = (("fdopen", c_void_p, (c_int, c_char_p)),)
 
 _libraries: tuple[ctypes.CDLL, ctypes.CDLL] | None = None
 
@@ -114,19 +105,6 @@ def declare(
         function = getattr(library, name)
         function.restype = result
         function.argtypes = arguments
-
-
-def never_lock(file: int) -> None:
-    """Take the locks out of a FILE* that one thread alone uses.
-
-    In a process with threads each `fwrite` would take one, and libpcap makes three calls a packet.
-    """
-    load()[1].__fsetlocking(file, _FSETLOCKING_BYCALLER)
-
-
-def fully_buffer(file: int, buffer: ctypes.Array[ctypes.c_char]) -> None:
-    """Give a FILE* its buffer, which must live until the file is closed."""
-    load()[1].setvbuf(file, buffer, _IOFBF, len(buffer))
 
 
 def error_of(handle: int) -> str:

@@ -11,6 +11,7 @@ from werkzeug.exceptions import HTTPException, RequestedRangeNotSatisfiable
 from nightcap.contract.captures import BadCapture
 from nightcap.contract.segments import BadName
 from nightcap.kube.errors import ApiError
+from nightcap.pcap.bounded import Undecided
 from retrieval import metrics
 from retrieval.files.catalog import CaptureFile
 from retrieval.files.wanted import BadQuery
@@ -95,6 +96,10 @@ def on_error(error: Exception) -> flask.Response:
     if isinstance(error, ApiError | BadCapture):
         _log.warning("cannot answer now", extra={"error": str(error)})
         answer = text("the Kubernetes API cannot be asked now; try again", 503)
+        answer.headers["Retry-After"] = "2"
+        return answer
+    if isinstance(error, Undecided):
+        answer = text(f"the filter {error}, or this machine is busy; try again", 503)
         answer.headers["Retry-After"] = "2"
         return answer
     if isinstance(error, TooMuch):

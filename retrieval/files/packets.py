@@ -11,6 +11,7 @@ from typing import Final
 
 from nightcap.contract.segments import SegmentKey, StreamKey
 from nightcap.pcap import pcapng
+from nightcap.pcap.bounded import Undecided
 from nightcap.pcap.formats import (
     HEADER_BYTES,
     MAX_RECORD_BYTES,
@@ -46,7 +47,11 @@ class Filters:
         self._compiled: dict[int, OfflineFilter] = {}
 
     def fault(self, linktype: int) -> str | None:
-        """Why packets of a link type cannot be filtered, if they cannot."""
+        """Why packets of a link type cannot be filtered, if they cannot.
+
+        Raises:
+            Undecided: nobody knows, as this machine is too busy to find out.
+        """
         if not self._expression or linktype in self._compiled:
             return None
         fault = self._check(self._expression, linktype)
@@ -278,7 +283,11 @@ class StreamPackets:
             return False
         segment.interface = self._reading.numbering.interface(segment.key, self._meta, header)
         segment.header = header
-        fault = self._reading.filters.fault(header.linktype)
+        try:
+            fault = self._reading.filters.fault(header.linktype)
+        except Undecided as error:
+            self._end(segment, f"left out, as the filter {error}, or this machine was busy")
+            return False
         if fault is not None:
             self._end(segment, f"left out, as the filter does not fit its packets: {fault}")
             return False

@@ -22,6 +22,8 @@ from retrieval.access import CaptureRef, Question
 _log = logging.getLogger(__name__)
 
 CACHE_SECONDS: Final = 10.0
+DENIED_SECONDS: Final = 1.0
+"""A no is kept for less: whoever was given the right a moment ago tries again at once."""
 _MAX_CACHED: Final = 4096
 
 _Key = tuple[str, str, tuple[str, ...], tuple[tuple[str, tuple[str, ...]], ...], Question]
@@ -76,7 +78,8 @@ class People:
             return answer
         answer = self._rights.allows(identity, **asdict(asked))
         with self._lock:
-            self._known[key] = (self._clock() + CACHE_SECONDS, answer)
+            kept = CACHE_SECONDS if answer else DENIED_SECONDS
+            self._known[key] = (self._clock() + kept, answer)
             self._known.move_to_end(key)
             while len(self._known) > _MAX_CACHED:
                 self._known.popitem(last=False)

@@ -12,7 +12,7 @@ import flask
 
 from nightcap.contract.captures import BadCapture, PacketCapture
 from nightcap.kube.errors import ApiError
-from nightcap.pcap.bounded import Undecided, check_filter
+from nightcap.pcap.bounded import check_filter
 from nightcap.pcap.libpcap import EN10MB
 from retrieval.access import CaptureRef, Question
 from retrieval.files.catalog import Catalog
@@ -104,6 +104,7 @@ class Streams:
 
         Raises:
             BadQuery: it does not compile for any packets of the capture, in libpcap's words.
+            Undecided: nobody knows, as this machine is too busy to find out.
         """
         filters = Filters(wanted.filter, _fault_of)
         stack.callback(filters.close)
@@ -186,7 +187,4 @@ def leaver() -> Callable[[], bool]:
 
 
 def _fault_of(expression: str, linktype: int) -> str | None:
-    try:
-        return check_filter(expression, linktype=linktype)
-    except Undecided as error:
-        return f"it {error}, or this machine is busy: try again"
+    return check_filter(expression, linktype=linktype)

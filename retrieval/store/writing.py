@@ -5,38 +5,29 @@ complete one is whole, whatever was cut off when.
 """
 
 import contextlib
-import errno
 import os
 import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from nightcap.contract.segments import SegmentKey, StreamKey
 from retrieval.store.base import (
     OffsetConflict,
     SegmentState,
     StoreFailed,
-    StoreFull,
-    StreamMeta,
-    Tally,
 )
-from retrieval.store.directory import META_FILE, REPORT_FILE, ReadableDirectory, growing
+from retrieval.store.directory import growing
+from retrieval.store.directory_streams import DirectoryStreams, fsync_folder, refusal
 
 COMMIT_SECONDS: Final = 0.1
-# `,` is never part of a folder's name: interfaces are percent-encoded.
-_TEMPORARY: Final = ",new"
 _IDLE_SECONDS: Final = 60.0
 _MAX_OPEN: Final = 512
 """Files kept open between appends; far below the usual limit of 1 024 descriptors."""
-_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(slots=True)
@@ -70,7 +61,7 @@ class _Open:
         return durable if self.ended or not self.finish else min(durable, self.size - 1)
 
 
-class DirectoryStore(ReadableDirectory):
+class DirectoryStore(DirectoryStreams):
     """The store as the collector uses it; one process at a time.
 
     Appends to one segment are serialised; one thread makes what was appended safe, all
@@ -87,9 +78,6 @@ class DirectoryStore(ReadableDirectory):
         self._dirty: dict[SegmentKey, _Open] = {}
         self._dirty_folders: set[Path] = set()
         self._retired: deque[_Open] = deque()
-        self._tallies: dict[StreamKey, Tally] = {}
-        self._tally_lock = threading.Lock()
-        self._meta_locks = tuple(threading.Lock() for _ in range(64))
         self._committed = threading.Condition()
         self._wanted = threading.Event()
         self._stopping = False
@@ -124,57 +112,6 @@ class DirectoryStore(ReadableDirectory):
         self._open.clear()
         self._retired.clear()
 
-    # streams
-
-    def has_stream(self, stream: StreamKey) -> bool:
-        return (self.root / stream.path / META_FILE).exists()
-
-    def create_stream(self, stream: StreamKey, meta: StreamMeta) -> None:
-        folder = self.root / stream.path
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._write(folder / META_FILE, msgspec.json.encode(meta), safely=True)
-            for parent in (folder, *list(folder.parents)[:3]):
-                _fsync_folder(parent)
-        except OSError as error:
-            raise _refusal(error) from error
-
-    def set_link(self, key: SegmentKey, link_type: int) -> None:
-        def add_link(meta: StreamMeta) -> StreamMeta:
-            return replace(meta, links=meta.links | {key.interface: link_type})
-
-        self._change_meta(key.stream, add_link)
-
-    def set_addresses(self, stream: StreamKey, ips: tuple[str, ...]) -> None:
-        self._change_meta(stream, lambda meta: replace(meta, ips=ips))
-
-    def _change_meta(self, stream: StreamKey, change: Callable[[StreamMeta], StreamMeta]) -> None:
-        # Each write waits for the disk: a thousand new streams are not to wait for one another.
-        with self._meta_locks[hash(stream) % len(self._meta_locks)]:
-            meta = self.meta(stream)
-            if meta is None or (changed := change(meta)) == meta:
-                return
-            path = self.root / stream.path / META_FILE
-            try:
-                self._write(path, msgspec.json.encode(changed), safely=True)
-            except OSError as error:
-                raise _refusal(error) from error
-
-    def write_report(self, stream: StreamKey, text: bytes, seq: int) -> None:
-        try:
-            self._write(self.root / stream.path / REPORT_FILE, text, safely=False)
-        except OSError as error:
-            raise _refusal(error) from error
-
-    def reported(self) -> Mapping[StreamKey, int]:
-        return {}  # nobody else writes here
-
-    def heal(self) -> None:
-        pass  # a directory has one writer, which heals what it opens
-
-    def free_bytes(self) -> int | None:
-        return shutil.disk_usage(self.root).free
-
     def delete_capture(self, namespace: str, capture: str) -> None:
         for stream in self.streams(namespace, capture):
             self._forget(stream)
@@ -184,37 +121,7 @@ class DirectoryStore(ReadableDirectory):
         with self._lock(key):
             self._retire(key)
             super().delete_segment(key)
-        with self._tally_lock:
-            self._tallies.pop(key.stream, None)
-
-    def tally(self, stream: StreamKey) -> Tally:
-        with self._tally_lock:
-            known = self._tallies.get(stream)
-            if known is None:
-                known = self._tallies[stream] = self._count(stream)
-            return known
-
-    def recount(self) -> tuple[StreamKey, ...]:
-        """Count anew, as people delete files through the other program.
-
-        Returns:
-            The streams of which less or more is there than was known.
-        """
-        with self._tally_lock:
-            known = dict(self._tallies)
-        changed = []
-        for stream, tally in known.items():
-            counted = self._count(stream)
-            with self._tally_lock:
-                # Appended to while it was counted: the next round will see.
-                if counted != tally and self._tallies.get(stream) == tally:
-                    self._tallies[stream] = counted
-                    changed.append(stream)
-        return tuple(changed)
-
-    def _count(self, stream: StreamKey) -> Tally:
-        sizes = [segment.size for segment in self.segments(stream)]
-        return Tally(len(sizes), sum(sizes))
+        self._forget_tally(key.stream)
 
     # segments
 
@@ -250,7 +157,7 @@ class DirectoryStore(ReadableDirectory):
                 if left <= 0 or not self._committed.wait(left):
                     break
         if segment.error is not None:
-            raise _refusal(segment.error) from segment.error
+            raise refusal(segment.error) from segment.error
         return segment.safe
 
     def _lock(self, key: SegmentKey) -> threading.Lock:
@@ -287,7 +194,7 @@ class DirectoryStore(ReadableDirectory):
                 descriptor = os.open(path, flags, 0o640)
                 size = os.fstat(descriptor).st_size
             except OSError as error:
-                raise _refusal(error) from error
+                raise refusal(error) from error
             segment = _Open(key, descriptor, size, 0 if create else None, time.monotonic())
             self._open[key] = segment
         return segment
@@ -302,14 +209,9 @@ class DirectoryStore(ReadableDirectory):
             if is_new:
                 self._retire(segment.key)
                 super().delete_segment(segment.key)
-            raise _refusal(error) from error
+            raise refusal(error) from error
         segment.size += len(body)
-        with self._tally_lock:
-            tally = self._tallies.get(segment.key.stream)
-            if tally is not None:
-                self._tallies[segment.key.stream] = Tally(
-                    tally.count + is_new, tally.bytes + len(body)
-                )
+        self._add_to_tally(segment.key.stream, int(is_new), len(body))
 
     def _mark(self, segment: _Open) -> None:
         segment.used_at = time.monotonic()
@@ -330,8 +232,7 @@ class DirectoryStore(ReadableDirectory):
         for key in [key for key in tuple(self._open) if key.stream == stream]:
             with self._lock(key):
                 self._retire(key)
-        with self._tally_lock:
-            self._tallies.pop(stream, None)
+        self._forget_tally(stream)
 
     # the committing thread
 
@@ -405,14 +306,13 @@ class DirectoryStore(ReadableDirectory):
                     os.ftruncate(segment.descriptor, segment.durable)
             segment.error = error
             self._retire(segment.key)
-        with self._tally_lock:
-            self._tallies.pop(segment.key.stream, None)
+        self._forget_tally(segment.key.stream)
 
     def _sync_folders(self) -> OSError | None:
         while self._dirty_folders:
             folder = self._dirty_folders.pop()
             try:
-                _fsync_folder(folder)
+                fsync_folder(folder)
             except FileNotFoundError:
                 continue  # its capture was deleted
             except OSError as error:
@@ -427,27 +327,3 @@ class DirectoryStore(ReadableDirectory):
                 with self._lock(key):
                     if not (segment.dirty or segment.gone):
                         self._retire(key)
-
-    def _write(self, path: Path, content: bytes, *, safely: bool) -> None:
-        """Replace a small file, whole or not at all."""
-        temporary = path.with_name(path.name + _TEMPORARY)
-        with temporary.open("wb") as file:
-            file.write(content)
-            if safely:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(path)
-
-
-def _fsync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _refusal(error: OSError) -> StoreFull | StoreFailed:
-    if error.errno in _NO_ROOM:
-        return StoreFull(f"the store is full: {error.strerror}")
-    return StoreFailed(f"the store failed: {error.strerror}")

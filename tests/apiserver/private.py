@@ -111,11 +111,23 @@ class PrivateApi:
         """The process that was started last."""
         return self._programs[-1].pid
 
-    def kubectl(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """kubectl as the administrator, with what it says on both outputs."""
+    def certificate_of(self, user: str) -> tuple[Path, Path]:
+        """A client certificate of a person, and its key."""
+        return self.authority.issue(Identity(user, user))
+
+    def kubeconfig_of(self, user: str, certificate: tuple[Path, Path]) -> Path:
+        """A kubeconfig of who holds a client certificate."""
+        file = self.folder / f"{user}-kubeconfig"
+        file.write_text(kubeconfig(self.url, self.authority.file, *certificate))
+        return file
+
+    def kubectl(
+        self, *arguments: str, stdin: str = "", kubeconfig: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """kubectl as the administrator or another, with what it says on both outputs."""
         binary = programs.program(programs.KUBERNETES, "kubectl")
         return subprocess.run(
-            [str(binary), f"--kubeconfig={self.kubeconfig}", *arguments],
+            [str(binary), f"--kubeconfig={kubeconfig or self.kubeconfig}", *arguments],
             input=stdin, capture_output=True, text=True, check=False, timeout=60,
         )  # fmt: skip
 

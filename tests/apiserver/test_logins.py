@@ -22,7 +22,7 @@ from tests.apiserver.issuer import AUDIENCE, Issuer
 from tests.apiserver.private import PrivateApi
 from tests.apiserver.retrieving import SYSTEM, Retrieval, roles
 from tests.apiserver.test_matrix import Speaker, wait_established
-from tests.cluster.certificates import Authority, Identity
+from tests.cluster.certificates import Authority
 from tests.unit.cli.conftest import Ran
 
 HERE, NAME = "logins", "dns"
@@ -245,7 +245,7 @@ def test_oidc_user_without_the_right_is_refused(world: World, ask: Asking, tmp_p
 
 
 def a_certificate(world: World, user: str) -> dict[str, Any]:
-    certificate, key = world.api.authority.issue(Identity(user, user))
+    certificate, key = world.api.certificate_of(user)
     return {"client-certificate": str(certificate), "client-key": str(key)}
 
 

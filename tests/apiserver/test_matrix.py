@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -253,11 +254,17 @@ class Speaker:
     """One kept connection, to a program or through the API server's service proxy."""
 
     def __init__(
-        self, connection: http.client.HTTPSConnection, prefix: str = "", passer_on: str = ""
+        self,
+        connection: http.client.HTTPSConnection,
+        prefix: str = "",
+        passer_on: str = "",
+        *,
+        is_proxy: bool = False,
     ) -> None:
         self._connection = connection
         self._prefix = prefix
         self._passer_on = passer_on
+        self._is_proxy = is_proxy
 
     def ask(
         self,
@@ -270,10 +277,9 @@ class Speaker:
         headers = {name.replace("_", "-"): value for name, value in more.items()}
         if self._passer_on:
             headers["Authorization"] = f"Bearer {self._passer_on}"
-            if token is not None:
-                headers["Nightcap-Authorization"] = f"Bearer {token}"
-        elif token is not None:
-            headers["Authorization"] = f"Bearer {token}"
+        if token is not None:
+            name = "Nightcap-Authorization" if self._is_proxy else "Authorization"
+            headers[name] = f"Bearer {token}"
         self._connection.request(method, self._prefix + path, body, headers)
         answer = self._connection.getresponse()
         is_live = "live" in path and answer.status == 200
@@ -303,13 +309,25 @@ def direct(world: World, program: str = "files") -> Iterator[Speaker]:
 
 
 @contextmanager
-def through_proxy(api: PrivateApi, world: World, passer_on: str = "") -> Iterator[Speaker]:
-    """As `kubectl nightcap` does it: two tokens, of which the API server keeps one."""
+def through_proxy(
+    api: PrivateApi,
+    world: World,
+    passer_on: str = "",
+    certificate: tuple[Path, Path] | None = None,
+) -> Iterator[Speaker]:
+    """As `kubectl nightcap` does it: two tokens, of which the API server keeps one.
+
+    In place of that one it takes the client certificate of a person who has one.
+    """
     context = ssl.create_default_context(cafile=str(api.folder / "ca.crt"))
+    if certificate is not None:
+        context.load_cert_chain(*certificate)
     connection = http.client.HTTPSConnection("127.0.0.1", api.port, context=context, timeout=20)
     prefix = paths.service_proxy(SYSTEM, "https:nightcap-retrieval:443", "")
     with closing(connection):
-        yield Speaker(connection, prefix, passer_on or world.retrieval.token(SYSTEM, "passer-on"))
+        if certificate is None:
+            passer_on = passer_on or world.retrieval.token(SYSTEM, "passer-on")
+        yield Speaker(connection, prefix, passer_on, is_proxy=True)
 
 
 def test_every_cell_of_the_files_table(api: PrivateApi, world: World) -> None:
@@ -405,6 +423,54 @@ def test_a_token_signed_anew_within_its_time_is_good(api: PrivateApi, world: Wor
         for expires_in, expected in ((3000, 200), (-90, 401)):
             renewed = signed_anew(api, token, expires_in)
             assert speaker.ask("GET", f"{V1}/{RUNNING}/files", renewed).status == expected
+
+
+def test_a_person_with_a_certificate_comes_by_a_short_lived_token(
+    api: PrivateApi, world: World
+) -> None:
+    """Retrieval knows tokens alone: the certificate is for the API server, also on the way here."""
+    certificate = api.certificate_of("carol")
+    as_carol = api.kubeconfig_of("carol", certificate)
+    api.apply(*rights_of_carol())
+
+    def create_token(*arguments: str, account: str = "files-only") -> str:
+        command = ("-n", HERE, "create", "token", account, "--duration=10m", *arguments)
+        done = api.kubectl(*command, kubeconfig=as_carol)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    bound_to = {"kind": "Secret", "metadata": {"name": "carols"}}
+    api.client.request("POST", paths.secrets(HERE), body=bound_to)
+    good = create_token()
+    refused = {
+        "none at all": None,
+        "expired": signed_anew(api, good, -600),
+        "of another audience": create_token("--audience=somebody-else"),
+        "bound to what was deleted": create_token(
+            "--bound-object-kind=Secret", "--bound-object-name=carols"
+        ),
+    }
+    api.client.request("DELETE", paths.secret(HERE, "carols"))
+    path = f"{V1}/{RUNNING}/files"
+    with direct(world) as near, through_proxy(api, world, certificate=certificate) as far:
+        for speaker in (near, far):
+            assert speaker.ask("GET", path, good).status == 200
+            for why, token in refused.items():
+                answer = speaker.ask("GET", path, token)
+                assert (answer.status, b'"kind"' in answer.body) == (401, False), why
+    # Of whom she may be is for the API server to say.
+    done = api.kubectl("-n", HERE, "create", "token", "admin", kubeconfig=as_carol)
+    assert "forbidden" in done.stderr
+
+
+def rights_of_carol() -> Iterator[dict[str, Any]]:
+    token = {"resources": ["serviceaccounts/token"], "verbs": ["create"]}
+    proxy = {"resources": ["services/proxy"], "verbs": ["get"]}
+    for namespace, rule in ((HERE, token | {"resourceNames": ["files-only"]}), (SYSTEM, proxy)):
+        _account, role, binding = roles(namespace, {"carol": [{"apiGroups": [""], **rule}]})
+        yield role
+        group = "rbac.authorization.k8s.io"
+        yield binding | {"subjects": [{"kind": "User", "name": "carol", "apiGroup": group}]}
 
 
 def test_through_the_proxy_the_api_servers_right_comes_first(api: PrivateApi, world: World) -> None:

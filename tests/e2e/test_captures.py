@@ -6,7 +6,8 @@ import time
 import pytest
 
 from demo.files import Retrieval
-from demo.kubectl import wait_for
+from demo.installation import NAMESPACE
+from demo.kubectl import KubectlError, wait_for
 from tests.e2e.shop import CONTROLLER, ORDERS, Shop
 
 
@@ -54,12 +55,14 @@ def test_capture_ends_by_itself_and_keeps_its_files(shop: Shop, retrieval: Retri
 
 
 def test_suspend_stops_it_and_resuming_goes_on(shop: Shop, retrieval: Retrieval) -> None:
+    """Also after its orders have gone: the sidecar keeps what it has counted."""
     shop.start(shop.pod("web"))
     shop.create(shop.capture("pausing", filter="udp port 7000"))
     shop.wait_open("pausing")
     shop.send_udp("web", "192.0.2.1", 7000, ["first"])
     shop.run("patch", "pcap", "pausing", "--type=merge", "-p", '{"spec":{"suspend":true}}')
     shop.wait_phase("pausing", "Finished")
+    wait_for("the end of the orders", lambda: shop.orders("web") is None, 30)
     shop.send_udp("web", "192.0.2.1", 7000, ["unseen"])
     shop.run("patch", "pcap", "pausing", "--type=merge", "-p", '{"spec":{"suspend":false}}')
     wait_for("the capture to go on", lambda: shop.status("pausing").get("phase") != "Finished", 30)
@@ -72,6 +75,7 @@ def test_suspend_stops_it_and_resuming_goes_on(shop: Shop, retrieval: Retrieval)
         30,
     )
     assert _udp_payloads(shop, retrieval, "pausing", token) == ["first", "second"]
+    wait_for("both counted", lambda: shop.status("pausing").get("packets") == 2, 15)
 
 
 def test_deleting_a_capture_stops_it_and_takes_its_files(shop: Shop, retrieval: Retrieval) -> None:
@@ -198,6 +202,39 @@ def test_annotated_filter_that_does_not_compile_is_an_event_in_libpcaps_words(sh
     shop.start(shop.pod("web"))
     shop.run("annotate", "pod", "web", "nightcap.dev/capture=on", "nightcap.dev/filter=udp port")
     assert "syntax error" in shop.event("web", "syntax error")["note"]
+
+
+def test_annotation_beyond_its_namespaces_ceiling_is_an_event_that_names_the_rule(
+    shop: Shop,
+) -> None:
+    shop.start(shop.pod("web"))
+    ceiling = {
+        "apiVersion": "nightcap.dev/v1alpha1",
+        "kind": "CaptureCeiling",
+        "metadata": {"name": shop.name, "namespace": NAMESPACE},
+        "spec": {"namespaces": [shop.name], "maxDuration": "1h"},
+    }
+    shop.kubectl.run("create", "-f", "-", stdin=json.dumps(ceiling))
+    try:
+        wait_for("the ceiling to hold", lambda: _refuses_two_hours(shop), 30)
+        shop.run("annotate", "pod", "web", "nightcap.dev/capture=on", "nightcap.dev/duration=2h")
+        event = shop.event("web", "maxDuration: ")
+        assert event["reason"] == "CaptureRefused"
+        assert f"ceiling {shop.name}" in event["note"]
+        # Mended, it runs.
+        shop.run("annotate", "pod", "web", "nightcap.dev/duration=30m", "--overwrite")
+        shop.wait_open("pod-web")
+    finally:
+        shop.kubectl.run("-n", NAMESPACE, "delete", "captureceilings", shop.name)
+
+
+def _refuses_two_hours(shop: Shop) -> bool:
+    manifest = json.dumps(shop.capture("long", duration="2h"))
+    try:
+        shop.run("create", "--dry-run=server", "-f", "-", stdin=manifest)
+    except KubectlError as error:
+        return "maxDuration: " in str(error)
+    return False
 
 
 def test_garbage_in_the_orders_harms_nothing_and_is_mended(

@@ -1,8 +1,9 @@
-"""The commands of "Getting started" and of the recipes, run as a reader would run them."""
+"""The commands of the pages that people follow, run as a reader would run them."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from demo.kubectl import wait_for
 from demo.stage import Stage
 from tests.apiserver.private import free_port
-from tests.pages import Block, blocks_of, run
+from tests.pages import SHELL, Block, blocks_of, run
 
 ROOT = Path(__file__).resolve().parents[2]
 GETTING_STARTED = tuple(blocks_of((ROOT / "docs" / "getting-started.md").read_text()))
 RECIPES = tuple(blocks_of((ROOT / "docs" / "recipes.md").read_text()))
-# What the recipes say they stand on.
+FILES = tuple(blocks_of((ROOT / "docs" / "files.md").read_text()))
+# What the other two say they stand on.
 _SHOP = tuple(
     block
     for block in GETTING_STARTED
@@ -70,3 +73,24 @@ def test_recipe(
     recipe: list[Block], environ: dict[str, str], words: dict[str, str], tmp_path: Path
 ) -> None:
     run([*_SHOP, *recipe], tmp_path, environ, words)
+
+
+def test_files_by_curl(environ: dict[str, str], words: dict[str, str], tmp_path: Path) -> None:
+    """One session in one shell: what its way in sets holds for all that follow."""
+    way_in = next(block for block in FILES if block.heading == "The way in")
+    lines = way_in.text.splitlines()
+    [forward] = [line for line in lines if "port-forward" in line]
+    session = "".join(f"{line}\n" for line in lines if line != forward)
+    run([*_SHOP, *FILES[: FILES.index(way_in)]], tmp_path, environ, words)
+    # Nothing that stays in the background may be left behind by a test.
+    command = f"exec {forward.removesuffix('&')}".replace("18444", words["18444"])
+    with subprocess.Popen([*SHELL, command], cwd=tmp_path, env=environ) as forwarding:
+        try:
+            log = tmp_path / "forward.log"
+            wait_for(
+                "the port-forward", lambda: log.exists() and "Forwarding" in log.read_text(), 60
+            )
+            rest = FILES[FILES.index(way_in) + 1 :]
+            run(rest, tmp_path, environ, words, before=session)
+        finally:
+            forwarding.terminate()

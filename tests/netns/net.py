@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 _CLONE_NEWNET = 0x40000000
+_T = TypeVar("_T")
 _numbers = itertools.count()
 
 
@@ -31,24 +33,28 @@ class Namespace:
     def ip(self, *arguments: str) -> None:
         ip("-n", self.name, *arguments)
 
-    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_DGRAM) -> socket.socket:
-        """A socket of this namespace; it stays there whoever uses it."""
-        made: list[socket.socket] = []
+    def inside(self, make: Callable[[], _T]) -> _T:
+        """What `make` gives when it is called in this namespace; its sockets stay there."""
+        made: list[_T] = []
 
-        def make() -> None:
+        def enter() -> None:
             libc = ctypes.CDLL(None, use_errno=True)
             fd = os.open(Path("/run/netns", self.name), os.O_RDONLY)
             try:
                 if libc.setns(fd, _CLONE_NEWNET) == 0:
-                    made.append(socket.socket(family, kind))
+                    made.append(make())
             finally:
                 os.close(fd)
 
         # A thread is a task of its own to the kernel: this process stays where it is.
-        thread = threading.Thread(target=make)
+        thread = threading.Thread(target=enter)
         thread.start()
         thread.join()
         return made[0]
+
+    def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_DGRAM) -> socket.socket:
+        """A socket of this namespace; it stays there whoever uses it."""
+        return self.inside(lambda: socket.socket(family, kind))
 
 
 @dataclass(frozen=True)

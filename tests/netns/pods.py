@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from nightcap.contract.orders import CaptureOrder, Orders, dump_orders
+from tests.netns.built import start_script
 from tests.netns.collector import NAME, TOKEN, root_pem
 from tests.netns.net import Link
 
-START = Path(__file__).parents[2] / "sidecar" / "start.py"
 ID = "0a1b2c3d-0000-4000-8000-000000000001"
 ID_2 = "0a1b2c3d-0000-4000-8000-000000000002"
 
@@ -78,20 +78,19 @@ class Pod:
             "NIGHTCAP_COLLECTOR_NAME": NAME,
             "NIGHTCAP_COLLECTOR_CA": root_pem(),
             "NIGHTCAP_WORKER_PYTHON": sys.executable,
-            "NIGHTCAP_WORKER_SCRIPT": str(START),
+            "NIGHTCAP_WORKER_SCRIPT": str(start_script()),
             **self.environ,
         }
 
     def start(
-        self, *, dormant: Path | None = None, capabilities: str = "", script: Path = START
+        self, *, dormant: Path | None = None, capabilities: str = "", script: Path | None = None
     ) -> None:
         """Start the worker itself by its script, or the dormant program that starts it.
 
         `capabilities` are as setpriv takes them, such as `-all,+net_raw`.
         """
-        command = (
-            [str(dormant)] if dormant else [sys.executable, "-I", "-S", "-E", "-B", str(script)]
-        )
+        worker = [sys.executable, "-I", "-S", "-E", "-B", str(script or start_script())]
+        command = [str(dormant)] if dormant else worker
         if capabilities:
             command = ["setpriv", "--bounding-set", capabilities, *command]
         with (self.folder / "log").open("ab") as log:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from nightcap.contract.orders import Limit
+from tests.netns.built import start_script
 from tests.netns.collector import Collector
-from tests.netns.pods import ID, START, Pod, an_order, wait_for
+from tests.netns.pods import ID, Pod, an_order, wait_for
 from tests.netns.test_recording import ledger, numbers, segments, settle
 
 pytestmark = pytest.mark.netns
@@ -30,7 +31,7 @@ Clock = Callable[[float], None]
 def script(tmp_path: Path) -> Path:
     (tmp_path / "offset").write_text("0")
     script = tmp_path / "start.py"
-    script.write_text(_SCRIPT.format(offset=str(tmp_path / "offset"), start=str(START)))
+    script.write_text(_SCRIPT.format(offset=str(tmp_path / "offset"), start=str(start_script())))
     return script
 
 

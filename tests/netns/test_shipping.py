@@ -300,6 +300,34 @@ def test_a_name_that_the_collector_cannot_prove_gets_nothing(
     pod.process.send_signal(signal.SIGKILL)
 
 
+def test_counters_do_not_go_back_while_another_filter_takes_over(
+    shipping_pod: Pod, collector: Collector
+) -> None:
+    """What was let in under the old one is written and counted after the new one is open."""
+    shipping_pod.order(an_order())
+    shipping_pod.start()
+    shipping_pod.wait_open()
+    shipping_pod.link.send(50)
+
+    def is_counted() -> bool:
+        report = collector.report(ID)
+        return report is not None and report.packets == 50
+
+    wait_for(is_counted, "counted")
+    shipping_pod.order(an_order(filter="udp"))
+    wait_for(lambda: shipping_pod.events().count("interface opened") == 2, "reopened")
+    shipping_pod.link.send(50, first=50)
+    wait_for(lambda: len(arrived(collector)) == 100, "all arrived")
+    assert shipping_pod.terminate() == 0
+    reports = sorted((report for _, report in collector.reports), key=lambda each: each.seq)
+    for field in ("packets", "bytes", "received"):
+        counts = [getattr(report, field) for report in reports]
+        assert counts == sorted(counts)
+    began = next(n for n, report in enumerate(reports) if report.state is State.CAPTURING)
+    assert State.WAITING not in {report.state for report in reports[began:]}
+    assert reports[-1].packets == 100
+
+
 def test_a_failed_capture_is_reported(shipping_pod: Pod, collector: Collector) -> None:
     shipping_pod.order(an_order(filter="udp prt 53"), an_order(id=ID_2, until=1))
     shipping_pod.start()

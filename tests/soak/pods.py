@@ -18,7 +18,8 @@ from pathlib import Path
 from nightcap.contract.orders import CaptureOrder, Limit, Orders, Rotation, dump_orders
 from nightcap.contract.paths import OPEN_MARKER, collector_name
 from nightcap.contract.uploads import COLLECTOR_PORT
-from tests.netns.pods import START, swap
+from tests.netns.built import start_script
+from tests.netns.pods import swap
 from tests.soak.network import HUB, PodLink
 
 NAMESPACE, CAPTURE = "soak", "soak"
@@ -70,7 +71,7 @@ class SoakPod:
             "NIGHTCAP_COLLECTOR_NAME": collector_name(1),
             "NIGHTCAP_COLLECTOR_CA": ca,
             "NIGHTCAP_WORKER_PYTHON": sys.executable,
-            "NIGHTCAP_WORKER_SCRIPT": str(START),
+            "NIGHTCAP_WORKER_SCRIPT": str(start_script()),
         }
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -114,6 +114,26 @@ def test_namespace_that_sends_nothing_is_noted() -> None:
     assert checks.check_egress("shop", []) is None
 
 
+def test_sidecar_of_an_earlier_installation_is_found() -> None:
+    """After an uninstall and an install there is another root, and nothing said so."""
+
+    def a_pod(name: str, root: str) -> dict[str, Any]:
+        env = [{"name": "NIGHTCAP_COLLECTOR_CA", "value": root}]
+        sidecar = {"name": "nightcap", "env": env}
+        return {"metadata": {"name": name}, "spec": {"initContainers": [sidecar]}}
+
+    plain = {"metadata": {"name": "plain"}, "spec": {}}
+    trusted = "ROOT-1\nROOT-2\n"
+    pods = [a_pod("new", "ROOT-2\n"), a_pod("older", "ROOT-1\n"), plain]
+    assert checks.check_pinned("shop", pods, trusted) is None
+    said = checks.check_pinned("shop", [*pods, a_pod("stale", "ROOT-0\n")], trusted)
+    assert said is not None
+    assert said.mark is Mark.FAULT
+    assert "1 pod with a sidecar of an earlier installation" in said.text
+    assert "(stale)" in said.text
+    assert "--from-pods" in said.advice
+
+
 def test_every_field_of_the_crd_is_tried() -> None:
     from pathlib import Path
 

@@ -209,6 +209,20 @@ def test_a_refusal_of_an_annotations_capture_is_remembered_with_the_servers_word
     assert world.again == [("shop", 0.0)]  # so that the event is recorded
 
 
+def test_a_right_that_is_missing_is_no_refusal_of_what_was_asked(world):
+    """An API server that was killed says so for a moment: its author had waited five minutes."""
+    said = (
+        'packetcaptures.nightcap.dev is forbidden: User "system:serviceaccount:nightcap-system:'
+        'nightcap-controller" cannot create resource "packetcaptures" in API group "nightcap.dev"'
+    )
+    world.server.answers.append(refusal(403, said))
+    world.do(CREATE)
+    assert world.memory.refusals == {}
+    assert world.failed("CreateCapture") == 1
+    ((_, seconds),) = world.again
+    assert 0 < seconds < 5
+
+
 def test_a_capture_that_was_accepted_forgets_the_refusal(world):
     world.server.answers.append(refusal(422, "no"))
     world.do(CREATE)

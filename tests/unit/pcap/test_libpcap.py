@@ -1,9 +1,5 @@
-import os
-from pathlib import Path
-
 import pytest
 
-from nightcap.pcap import libpcap
 from nightcap.pcap.libpcap import FilterError, compile_filter
 
 IEEE802_11 = 105
@@ -33,13 +29,3 @@ def test_a_program_that_is_too_long_is_refused() -> None:
     sum_of_bytes = "+".join(f"tcp[{number % 60}]" for number in range(1000))
     with pytest.raises(FilterError, match="at most 4096"):
         compile_filter(f"{sum_of_bytes}=0")
-
-
-def test_a_dump_file_takes_no_lock_for_each_packet(tmp_path: Path) -> None:
-    """In a process with a second thread each of three calls a packet would take one."""
-    stdio = libpcap.load()[1]
-    query, by_caller = 0, 2
-    file = stdio.fdopen(os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT), b"wb")
-    before = stdio.__fsetlocking(file, query)
-    libpcap.never_lock(file)
-    assert before != stdio.__fsetlocking(file, query) == by_caller

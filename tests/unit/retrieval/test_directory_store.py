@@ -80,12 +80,12 @@ def test_a_folder_that_could_not_be_made_safe_is_tried_again(
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as broken:
-        broken.setattr("retrieval.store.writing._fsync_folder", fail)
+        broken.setattr("retrieval.store.writing.fsync_folder", fail)
         directory.append(a_key(), 0, b"12345", complete=False)
         with pytest.raises(StoreFailed):
             directory.wait_durable(a_key(), 5, 5)
     synced: list[Path] = []
-    monkeypatch.setattr("retrieval.store.writing._fsync_folder", synced.append)
+    monkeypatch.setattr("retrieval.store.writing.fsync_folder", synced.append)
     assert directory.wait_durable(a_key(), 5, 5) == 5
     assert directory.root / STREAM.path / "eth0" in synced
 

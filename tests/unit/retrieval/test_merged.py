@@ -1,6 +1,7 @@
 """`merged.pcapng` over a real store; the API server is a small one."""
 
 import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -161,6 +162,19 @@ def test_what_is_asked_wrongly_is_refused_in_words(
     assert answer.status_code == 400
     assert sentence in answer.text
     assert merged.audit == []
+
+
+@pytest.mark.parametrize("route", ["merged.pcapng", "live.pcapng"])
+def test_a_machine_that_cannot_compile_a_filter_asks_for_patience(
+    merged: Merged, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    """It was 400, as if the filter were at fault."""
+    merged.put(10)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    answer = merged.ask(f"{route}?filter=udp")
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"] == "2"
+    assert "could not be checked" in answer.text
 
 
 def test_nothing_is_no_content(merged: Merged) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sidecar import interfaces, log
 from sidecar.orders_file import OrdersFile
 from sidecar.settings import DEFAULT_SPOOL_BYTES, Settings
+from tests.netns.built import start_script
 from tests.netns.pods import swap
 
 ROOT = Path(__file__).parents[3]
@@ -109,7 +110,7 @@ def test_the_worker_ends_without_taking_python_down(tmp_path: Path) -> None:
         "runpy.run_path(sys.argv[1], run_name='__main__')\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, ROOT / "sidecar" / "start.py"],
+        [sys.executable, "-c", code, start_script()],
         env={
             "NIGHTCAP_ORDERS_DIR": str(tmp_path / "orders"),
             "NIGHTCAP_SPOOL_DIR": str(tmp_path / "spool"),
