@@ -104,6 +104,19 @@ def annotate(api: PrivateApi) -> None:
         assert done.returncode == 0, done.stderr
 
 
+def uploaded(site: Site, namespace: str) -> Sidecar:
+    """The sidecar of a new pod there, after it has shipped one segment of capture `all`."""
+    capture = capture_all(site, namespace)
+    pod = site.api.create_pod(namespace, bare_pod(), dry_run=False)
+    sidecar = Sidecar(site.api, pod, capture, site.collector_port)
+    try:
+        sidecar.upload()
+    finally:
+        sidecar.close()
+    assert (sidecar.uploads, sidecar.failed) == (1, [])
+    return sidecar
+
+
 def test_pods_are_injected_under_a_certificate_of_cert_manager(site: Site) -> None:
     secret = json.loads(
         site.api.client.request("GET", paths.secret(SYSTEM, "nightcap-webhook-cert"))
@@ -115,15 +128,7 @@ def test_pods_are_injected_under_a_certificate_of_cert_manager(site: Site) -> No
 
 def test_sidecars_pin_the_controllers_root_and_ship_all_the_same(site: Site) -> None:
     namespace = site.api.namespace("shop", **{"nightcap.dev/inject": "enabled"})
-    capture = capture_all(site, namespace)
-    pod = site.api.create_pod(namespace, bare_pod(), dry_run=False)
-    sidecar = Sidecar(site.api, pod, capture, site.collector_port)
-    try:
-        sidecar.upload()
-    finally:
-        sidecar.close()
-    assert sidecar.failed == []
-    assert sidecar.uploads == 1
+    sidecar = uploaded(site, namespace)
     ours = json.loads(site.api.client.request("GET", paths.config_map(SYSTEM, "nightcap-ca")))
     assert sidecar.root.strip() == ours["data"]["ca.crt"].strip()
     assert sidecar.root.strip() not in base64.b64decode(site.ca_bundle()).decode()
@@ -190,14 +195,7 @@ def test_people_fetch_files_under_a_certificate_of_cert_manager_also_after_its_r
     site: Site,
 ) -> None:
     namespace = site.api.namespace("people", **{"nightcap.dev/inject": "enabled"})
-    capture = capture_all(site, namespace)
-    pod = site.api.create_pod(namespace, bare_pod(), dry_run=False)
-    sidecar = Sidecar(site.api, pod, capture, site.collector_port)
-    try:
-        sidecar.upload()
-    finally:
-        sidecar.close()
-    assert sidecar.failed == []
+    sidecar = uploaded(site, namespace)
     token = reader(site, namespace)
     port = site.start_files({"NIGHTCAP_SERVING_SECRET": RETRIEVAL_CERT})
     path = paths.secret(SYSTEM, RETRIEVAL_CERT)
