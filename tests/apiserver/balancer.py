@@ -4,8 +4,8 @@ import contextlib
 import itertools
 import socket
 import threading
+import time
 
-_PIECE_BYTES = 65536
 _BACKLOG = 4096
 """As many as the API server opens at once: who finds no place tries again after a whole second."""
 
@@ -14,7 +14,14 @@ class Balancer:
     """Forwards TCP connections to some loopback ports in turn.
 
     To a dead one, too, as kube-proxy does until the endpoint has gone; `ports` may be changed.
+
+    Attributes:
+        pause_seconds: After each piece that is forwarded; may be changed. A slow network.
+        piece_bytes: The most that is forwarded at once.
     """
+
+    pause_seconds = 0.0
+    piece_bytes = 65536
 
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports
@@ -29,13 +36,17 @@ class Balancer:
         self._listening.shutdown(socket.SHUT_RDWR)
         self._threads[0].join(10)
         self._listening.close()
-        for each in self._open:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        self.cut()
         for thread in self._threads[1:]:
             thread.join(10)
         for each in self._open:
             each.close()
+
+    def cut(self) -> None:
+        """Break every connection that is open; new ones are taken."""
+        for each in tuple(self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         while True:
@@ -51,14 +62,14 @@ class Balancer:
                 continue
             self._open += [near, far]
             for pair in ((near, far), (far, near)):
-                thread = threading.Thread(target=_pump, args=pair, name="balancer")
+                thread = threading.Thread(target=self._pump, args=pair, name="balancer")
                 self._threads.append(thread)
                 thread.start()
 
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(_PIECE_BYTES):
-            sink.sendall(data)
-    with contextlib.suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(self.piece_bytes):
+                sink.sendall(data)
+                time.sleep(self.pause_seconds)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)

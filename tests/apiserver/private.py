@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,26 @@ class PrivateApi:
         killed.wait(10)
         assert isinstance(killed.args, tuple)
         self.run(Path(killed.args[0]).name, *killed.args)
+
+    def compact(self) -> None:
+        """Let etcd forget all history, as an API server has it do every five minutes."""
+        now = self._etcd("maintenance/status", {})["header"]["revision"]
+        self._etcd("kv/compaction", {"revision": now, "physical": True})
+
+    def _etcd(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(  # noqa: S310 - our own etcd
+            f"{self._etcd_url}/v3/{path}", json.dumps(body).encode(), method="POST"
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            said: dict[str, Any] = json.load(answer)
+        return said
+
+    def wait_ready(self) -> None:
+        """Wait until the API server answers, as after `restart`."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self._is_ready():
+            assert time.monotonic() < deadline, self._log.read_text()[-4000:]
+            time.sleep(0.1)
 
     def pid_of(self, word: str) -> int:
         """The process among ours whose command line has this word."""
@@ -193,11 +214,12 @@ class PrivateApi:
 
     def _boot(self) -> None:
         etcd, peers = free_port(), free_port()
+        self._etcd_url = f"http://127.0.0.1:{etcd}"
         binary = programs.program(programs.ETCD, "etcd")
         self.run(
             "etcd", str(binary), f"--data-dir={self.folder / 'etcd'}", "--unsafe-no-fsync",
-            f"--listen-client-urls=http://127.0.0.1:{etcd}",
-            f"--advertise-client-urls=http://127.0.0.1:{etcd}",
+            f"--listen-client-urls={self._etcd_url}",
+            f"--advertise-client-urls={self._etcd_url}",
             f"--listen-peer-urls=http://127.0.0.1:{peers}", "--log-level=error",
         )  # fmt: skip
         certificate, key = self.authority.issue(
@@ -208,9 +230,9 @@ class PrivateApi:
         self.kubeconfig.write_text(kubeconfig(self.url, self.authority.file, *admin))
         issuer = "https://kubernetes.default.svc.cluster.local"
         binary = minors.apiserver()
-        log = self.run(
+        self._log = self.run(
             "kube-apiserver", str(binary),
-            f"--etcd-servers=http://127.0.0.1:{etcd}",
+            f"--etcd-servers={self._etcd_url}",
             "--advertise-address=127.0.0.1", "--bind-address=127.0.0.1",
             f"--secure-port={self.port}", f"--cert-dir={self.folder}",
             f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}",
@@ -225,10 +247,7 @@ class PrivateApi:
             *self._flags,
         )  # fmt: skip
         self.client = KubeClient.from_environment(str(self.kubeconfig))
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not self._is_ready():
-            assert time.monotonic() < deadline, log.read_text()[-4000:]
-            time.sleep(0.1)
+        self.wait_ready()
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(ApiError):
