@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from nightcap.contract.keys import TOKEN_AUDIENCE
 from nightcap.kube import paths
+from nightcap.kube.reviews import TokenReviewer
 from tests.apiserver.private import PrivateApi
 from tests.apiserver.retrieving import Retrieval, roles
 from tests.unit.retrieval.builders import FIRST_US, a_pcap, a_record
@@ -63,6 +65,11 @@ class World:
             connection.request("GET", path, headers={"Authorization": f"Bearer {self.reader}"})
             return connection.getresponse().status
 
+    def is_good(self, token: str) -> bool:
+        """Whether the API server says so."""
+        reviewer = TokenReviewer(self.api.client, ttl_seconds=0)
+        return reviewer.review(token, (TOKEN_AUDIENCE,)) is not None
+
     def stored(self, capture: str) -> list[Path]:
         folder = self.retrieval.store / NAMESPACE / capture
         return [path for path in folder.rglob("*") if path.is_file()]
@@ -99,6 +106,21 @@ def test_a_pod_that_is_going_ships_its_last_bytes(world: World) -> None:
     world.retrieval.start("collector")
     assert world.append(token, capture, 3, a_pcap()) == 204
     assert world.append(late_token, capture, 2, a_pcap()) == 204
+
+
+def test_a_pod_that_is_gone_has_a_token_no_more(world: World) -> None:
+    capture = world.retrieval.capture(NAMESPACE, "gone", SELECTOR)
+    _pod, token = world.pod("gone")
+    assert world.append(token, capture, 1, a_pcap()) == 204
+    world.delete_pod("gone", grace_seconds=0)
+    # The collector remembers a good token for minutes: last bytes come in that time.
+    assert world.append(token, capture, 2, a_pcap()) == 204
+    # One that begins later asks, and the API server remembers for ten seconds.
+    world.retrieval.kill("collector")
+    wait_for(lambda: not world.is_good(token))
+    world.retrieval.start("collector")
+    assert world.append(token, capture, 3, a_pcap()) == 401
+    assert world.get("gone", "files.zip") == 200
 
 
 def test_a_deleted_captures_files_are_out_of_reach_at_once_and_gone_soon(world: World) -> None:
