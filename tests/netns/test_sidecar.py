@@ -89,26 +89,6 @@ def test_an_upload_that_a_proxy_opens_anew_is_noticed_and_stopped(
         server.server_close()
 
 
-def test_an_application_that_is_busy_is_not_taken_for_a_loop(
-    shipping_pod: Pod, collector: Collector
-) -> None:
-    """Recorded and uploaded are alike then, too; shipping pauses for a moment and goes on."""
-    pod = shipping_pod
-    pod.environ = {"NIGHTCAP_LOOP_SECONDS": "1"}
-    pod.order(an_order())
-    pod.start()
-    pod.wait_open()
-    sent, end = 0, time.monotonic() + 5  # long enough for three trials in a row
-    while time.monotonic() < end:
-        pod.link.send(20, size=500, first=sent)
-        sent += 20
-        time.sleep(0.02)
-    wait_for(lambda: arrived(collector) == list(range(sent)), "all arrived", 15)
-    assert Reason.LOOP not in {report.reason for _, report in collector.reports}
-    assert "upload is recorded, shipping stops" not in pod.events()
-    assert pod.terminate() == 0
-
-
 @contextmanager
 def forwarder(link: Link, *, port: int, to: int) -> Iterator[None]:
     """A proxy in the pod: whatever comes to its port goes on to the peer."""
