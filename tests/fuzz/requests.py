@@ -223,7 +223,12 @@ class Manner(StrEnum):
     """Its sender goes away at once."""
 
 
-def ask(connection: ssl.SSLSocket, data: bytes, manner: Manner = Manner.WHOLE) -> bytes:
+def ask(
+    connection: ssl.SSLSocket,
+    data: bytes,
+    manner: Manner = Manner.WHOLE,
+    patience_seconds: float = 0.3,
+) -> bytes:
     """Send, and read until an answer's head and whatever comes with it; b"" when it is cut."""
     answer = b""
     with contextlib.suppress(OSError):
@@ -238,7 +243,7 @@ def ask(connection: ssl.SSLSocket, data: bytes, manner: Manner = Manner.WHOLE) -
             return b""
         if manner is Manner.HALF_CLOSED:
             socket.socket.shutdown(connection, socket.SHUT_WR)
-        connection.settimeout(0.3)
+        connection.settimeout(patience_seconds)
         while piece := connection.recv(65536):
             answer += piece
     return answer

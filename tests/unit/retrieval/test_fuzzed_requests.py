@@ -48,7 +48,7 @@ def test_a_request_whose_end_is_ambiguous_is_refused_and_ends_the_connection(
     head = f"{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {who}\r\nUpload-Offset: 164\r\n"
     behind = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
     with contextlib.closing(target.connect(random.Random(form))) as connection:  # noqa: S311
-        answer = ask(connection, head.encode() + AMBIGUOUS[form] + behind)
+        answer = ask(connection, head.encode() + AMBIGUOUS[form] + behind, patience_seconds=20)
     assert status_of(answer) in (400, 411, 501), answer[:300]
     assert answer.count(b"HTTP/1.1 ") == 1
     check_quiet(installation)
