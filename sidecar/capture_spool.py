@@ -203,8 +203,8 @@ class CaptureSpool:
             segment.recorded = segment.size
             # What the collector has of it is the whole of it from now on: let it know the end.
             self._lose_behind(segment, segment.acked)
-            if segment.acked == 0 and not segment.recovered:
-                self.segments.remove(segment)
+            if not (segment.acked or segment.busy or segment.ours or segment.recovered):
+                self.segments.remove(segment)  # nothing of it can have arrived
             self.save_quietly()
 
     def holds(self, segment: Segment, offset: int) -> None:

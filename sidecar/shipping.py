@@ -163,6 +163,9 @@ def _of_segment(segment: Segment) -> tuple[Kind | None, float]:
     """What this segment needs, and when."""
     if segment.recovered and not segment.ours:
         return Kind.ASK, segment.next_at
+    if segment.removed and segment.acked == 0:
+        # It was on its way when it was dropped; an empty append would make what is not there.
+        return Kind.ASK, segment.next_at
     if segment.sealed:
         return Kind.ASK, segment.next_at
     waiting = segment.size - segment.acked

@@ -89,6 +89,7 @@ def test_which_bytes_a_ring_dropped_is_known_to_everybody(road: Road) -> None:
     folder = road.installation.store.joinpath(*growing)
     half = 24 + 50 * (16 + 42 + 64)
     wait_for(lambda: any(path.stat().st_size == half for path in folder.glob("*")), "half of one")
+    # Sometimes before the sidecar is told: then it has to ask what became of its half.
     road.installation.kill()
     for first in range(50, 3050, 300):
         pod.link.send(300, first=first)

@@ -71,6 +71,12 @@ def test_a_recovered_segment_is_asked_for_first(tmp_path: Path) -> None:
     assert next_job(capture)[0] == Job(Kind.ASK, capture, segment)
 
 
+def test_one_that_was_dropped_on_its_way_is_asked_for(tmp_path: Path) -> None:
+    segment = a_segment(complete=True, removed=True, ours=True)
+    capture = a_capture(tmp_path, segment)
+    assert next_job(capture)[0] == Job(Kind.ASK, capture, segment)
+
+
 def test_a_sealed_segment_is_asked_for_until_it_is_durable(tmp_path: Path) -> None:
     segment = a_segment(complete=True, size=100, acked=100, sealed=True, next_at=NOW)
     capture = a_capture(tmp_path, segment)

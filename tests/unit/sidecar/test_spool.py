@@ -161,6 +161,20 @@ def test_a_dropped_segment_is_counted_and_its_end_is_told(tmp_path: Path) -> Non
     assert files(tmp_path) == ["a1/eth0/00000002.pcap"]
 
 
+@pytest.mark.parametrize("how", ["busy", "ours"])
+def test_one_that_may_have_arrived_is_not_forgotten_when_it_is_dropped(
+    tmp_path: Path, how: str
+) -> None:
+    """Its answer was on the way, or lost: the collector may have a part whose end nobody told."""
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
+    segment = write(capture, 100)
+    setattr(segment, how, True)
+    capture.drop(segment)
+    assert capture.segments == [segment]
+    capture.holds(segment, 64)
+    assert capture.ledger.lost == Lost(1, 76, (Gap("eth0", 0, 0, 64, 76),))
+
+
 def test_of_one_that_arrived_whole_nothing_is_lost_unless_the_collector_loses_it(
     tmp_path: Path,
 ) -> None:
