@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -72,7 +73,8 @@ class World:
 
     def stored(self, capture: str) -> list[Path]:
         folder = self.retrieval.store / NAMESPACE / capture
-        return [path for path in folder.rglob("*") if path.is_file()]
+        # Unlike a glob it minds no folder that goes while it looks.
+        return [Path(where, name) for where, _, names in os.walk(folder) for name in names]
 
 
 @pytest.fixture(scope="module")

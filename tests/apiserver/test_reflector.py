@@ -239,7 +239,7 @@ def test_a_list_in_pages_is_whole_whatever_happens_between_them(
     site: Site, follow: Callable[..., Copy], expires: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    for number in range(25):
+    for number in range(26):
         site.put(f"page-{expires}-{number:02}".lower())
     client = Interrupted(site.client().configuration)
 

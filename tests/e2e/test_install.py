@@ -20,7 +20,7 @@ from demo.files import reach_retrieval
 from demo.installation import NAMESPACE, PROGRAMS
 from demo.kubectl import wait_for
 from demo.stage import Stage
-from tests.e2e.numbers import FILTER, numbers_in, sending
+from tests.e2e.numbered import FILTER, numbers_in, sending
 from tests.e2e.shop import Shop
 from tests.pages import blocks_of, run
 

@@ -19,7 +19,7 @@ from demo.files import reach_retrieval
 from demo.kubectl import wait_for
 from demo.stage import Stage
 from tests.cluster import images
-from tests.e2e.numbers import FILTER, numbers_in, sending
+from tests.e2e.numbered import FILTER, numbers_in, sending
 from tests.e2e.shop import CAPTURES, Shop
 from tests.e2e.test_install import manifests_of, pods_of, remove
 
