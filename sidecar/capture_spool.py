@@ -51,6 +51,8 @@ class CaptureSpool:
         self.segments: list[Segment] = []
         self.status = Status()
         self.report_due = False
+        self.told_packets = 0
+        """So many had the last report."""
         self.finished = False
         """Nothing more will be recorded under the orders that hold."""
         self.first_interface = "any"
@@ -125,6 +127,7 @@ class CaptureSpool:
             if news:
                 self.report_due = True
                 self.save_quietly()
+            if news or status.packets != self.told_packets:
                 self.spool.news.notify_all()
             return news
 
@@ -139,6 +142,7 @@ class CaptureSpool:
                 self._reserved = seq + _REPORT_BLOCK
                 self.save_quietly()
             status = self.status
+            self.told_packets = status.packets
             return Report(
                 seq=seq,
                 at=now,

@@ -13,6 +13,8 @@ from sidecar.segment import Segment
 from sidecar.spool import CaptureSpool
 
 HEARTBEAT_SECONDS: Final = 30.0
+COUNT_SECONDS: Final = 5.0
+"""After this time the collector hears of packets that the last append's report did not count."""
 DEFAULT_PACE_SECONDS: Final = 1.0
 MAX_PACE_SECONDS: Final = 300.0
 DURABLE_AGAIN_SECONDS: Final = 0.3
@@ -153,7 +155,9 @@ def _of_capture(capture: CaptureSpool, turn: Turn, now: float) -> tuple[Job | No
         return None, again
     if capture.finished and not capture.segments:
         return Job(Kind.FINAL, capture), now
-    heartbeat_at = now if capture.report_due else turn.reported_at + HEARTBEAT_SECONDS
+    is_told = capture.status.packets == capture.told_packets
+    silence = HEARTBEAT_SECONDS if is_told else COUNT_SECONDS
+    heartbeat_at = now if capture.report_due else turn.reported_at + silence
     if heartbeat_at <= now:
         return Job(Kind.HEARTBEAT, capture), now
     return None, min(again, heartbeat_at)

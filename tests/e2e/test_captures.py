@@ -75,7 +75,7 @@ def test_suspend_stops_it_and_resuming_goes_on(shop: Shop, retrieval: Retrieval)
         30,
     )
     assert _udp_payloads(shop, retrieval, "pausing", token) == ["first", "second"]
-    wait_for("both counted", lambda: shop.status("pausing").get("packets") == 2, 15)
+    wait_for("both counted", lambda: shop.status("pausing").get("packets") == 2, 30)
 
 
 def test_deleting_a_capture_stops_it_and_takes_its_files(shop: Shop, retrieval: Retrieval) -> None:

@@ -3,7 +3,9 @@ from typing import Any
 
 import pytest
 
+from nightcap.contract.reports import State
 from nightcap.contract.uploads import MAX_BODY_BYTES
+from sidecar.capture_spool import Status
 from sidecar.segment import Segment
 from sidecar.shipping import (
     Delay,
@@ -89,6 +91,19 @@ def test_heartbeats_follow_news_and_silence(tmp_path: Path) -> None:
     assert next_job(capture, reported_at=NOW - 30)[0] == Job(Kind.HEARTBEAT, capture)
     capture.report_due = True
     assert next_job(capture)[0] == Job(Kind.HEARTBEAT, capture)
+
+
+def test_packets_that_no_report_has_counted_are_told_soon(tmp_path: Path) -> None:
+    """The append that brought them may have gone before they were counted."""
+    capture = a_capture(tmp_path)
+    capture.say(Status(State.CAPTURING, packets=1))
+    capture.report(NOW)
+    capture.report_due = False
+    assert next_job(capture) == (None, NOW + 30)
+    capture.say(Status(State.CAPTURING, packets=2))
+    assert next_job(capture) == (None, NOW + 5)
+    capture.report(NOW)
+    assert next_job(capture) == (None, NOW + 30)
 
 
 def test_the_final_report_waits_for_the_last_segment_and_is_sent_once(tmp_path: Path) -> None:
