@@ -19,7 +19,7 @@ from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 
 import nightcap
-from nightcap.kube.closing import Closing
+from nightcap.closing import Closing
 from nightcap.kube.errors import ApiError, ClusterUnavailable, error_of, unavailable
 
 _IN_CLUSTER_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")

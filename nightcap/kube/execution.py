@@ -16,8 +16,8 @@ from urllib.parse import urlencode
 import websocket
 from kubernetes.stream.ws_client import create_websocket
 
+from nightcap.closing import Closing
 from nightcap.kube import paths
-from nightcap.kube.closing import Closing
 from nightcap.kube.errors import error_of, unavailable
 
 if TYPE_CHECKING:

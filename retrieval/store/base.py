@@ -4,11 +4,12 @@ A segment is a growing run of bytes that is appended to at its end, then complet
 `size` is what has been received, `durable` what a power cut cannot take any more.
 """
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
+from nightcap.closing import Closing
 from nightcap.contract.segments import SegmentKey, StreamKey
 
 
@@ -85,24 +86,12 @@ class Tally:
     bytes: int = 0
 
 
-class SegmentReader(Protocol):
+class SegmentReader(Closing):
     """An open segment; what was there when it was opened stays readable until it is closed."""
 
+    @abstractmethod
     def read_at(self, offset: int, count: int) -> bytes:
         """At most `count` bytes; fewer only where the segment ends."""
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class ReadableStore(Protocol):

@@ -8,11 +8,11 @@ from typing import Self
 
 
 class Closing(ABC):
-    """A connection that `with` closes, however the block is left."""
+    """Something open that `with` closes, however the block is left."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give the connection up; it is of no more use."""
+        """Give it up; it is of no more use."""
 
     def __enter__(self) -> Self:
         return self
