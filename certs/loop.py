@@ -18,6 +18,7 @@ from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.errors import AlreadyExists, ApiError, Conflict
 from nightcap.kube.reflector import Change, Reflector
+from nightcap.kube.watches import watch_one
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,6 @@ class _Anything(msgspec.Struct, frozen=True):
     """Enough of an object to see that it changed."""
 
     metadata: ObjectMeta = ObjectMeta()
-
-
-_ANYTHING = msgspec.json.Decoder(_Anything)
 
 
 class CertificateLoop:
@@ -155,12 +153,12 @@ class CertificateLoop:
             watched.append((paths.mutating_webhooks(), settings.webhooks))
             watched.append((paths.validating_webhooks(), settings.webhooks))
         return [
-            Reflector(
+            watch_one(
                 self._client,
                 path,
-                _ANYTHING.decode,
+                _Anything,
+                name,
                 name=f"{path.rpartition('/')[2]}/{name}",
-                field_selector=f"metadata.name={name}",
                 on_change=self._heard,
             )
             for path, name in watched
