@@ -12,7 +12,8 @@ from collections.abc import Callable
 import msgspec
 
 from certs.policy import Observed, Step, StepKind, next_step
-from certs.publish import CertificateSettings, Publisher
+from certs.publish import Publisher
+from certs.settings import CertificateSettings
 from nightcap.contract.objects import ObjectMeta
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient

@@ -10,7 +10,7 @@ from typing import Final
 
 from certs.bundle import CA_BUNDLE
 from certs.loop import CertificateLoop
-from certs.publish import CertificateSettings
+from certs.settings import CertificateSettings
 from controller.actions import Action, namespace_of
 from controller.apply import Applier
 from controller.canary import CanaryProver

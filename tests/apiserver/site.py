@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from certs.loop import CertificateLoop
-from certs.publish import CertificateSettings
+from certs.settings import CertificateSettings
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from tests.apiserver.balancer import Balancer

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from certs.publish import CertificateSettings
+from certs.settings import CertificateSettings
 from nightcap.kube import paths
 from nightcap.kube.errors import NotFound
 from tests.apiserver.load import Sidecar

@@ -20,7 +20,7 @@ import pytest
 
 from certs.bundle import facts_of
 from certs.issue import new_root
-from certs.publish import CertificateSettings
+from certs.settings import CertificateSettings
 from nightcap.kube import paths
 from nightcap.kube.client import JSON_PATCH
 from tests.apiserver.load import Creating, Sidecar, in_background
