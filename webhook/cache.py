@@ -135,7 +135,10 @@ class ClusterCache:
 
     def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]:
         """The captures of a namespace that are good and within its ceiling, running or not."""
-        return within_ceiling(self.running.of(namespace), self.ceiling(namespace), time.time())
+        running = self.running.of(namespace)
+        if not running:
+            return ()
+        return within_ceiling(running, self.ceiling(namespace), time.time())
 
     def ceiling(self, namespace: str) -> Ceiling | None:
         """What captures of a namespace may come to at most."""
