@@ -131,6 +131,16 @@ class CaptureSpool:
                 self.spool.news.notify_all()
             return news
 
+    def hold(self, *, held: bool) -> None:
+        """Hold its segments back, or let them go: what waited then waits no longer."""
+        with self.spool.lock:
+            if self.held and not held:
+                for segment in self.segments:
+                    if not segment.sealed:
+                        segment.next_at = 0.0
+                self.spool.news.notify_all()
+            self.held = held
+
     # What the shipping thread does.
 
     def report(self, now: float, *, shipped: bool = False) -> Report:

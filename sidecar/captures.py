@@ -341,25 +341,23 @@ class Captures:
                 )
         self._spool.enforce()
 
-    def look_for_loops(self, now: float, sent_bytes: int) -> None:
+    def look_for_loops(self, now: float, sent_bytes: int, *, sending: bool) -> None:
         """Stop to ship what is our own upload coming back.
 
         Args:
             now: Monotonic clock.
             sent_bytes: Uploaded so far.
+            sending: A request to the collector is on its way.
         """
-        if not (self.recorders or self._loops.paused):
-            return
         recorded = {name: each.written()[1] for name, each in self.recorders.items()}
-        self._loops.observe(now, sent_bytes, recorded)
-        with self._spool.news:
+        matched = self._loops.observe(now, sent_bytes, recorded, sending=sending)
+        if matched is not None:
+            log.info("looked for a loop", recorded_with_upload=sorted(matched))
+        with self._spool.lock:
             for name, capture in self._spool.captures.items():
                 is_running = name in self.recorders
                 looping = is_running and name in self._loops.looping
                 if looping and not capture.looping:
                     log.error("upload is recorded, shipping stops", capture=name)
                 capture.looping = looping
-                held = is_running and (looping or self._loops.paused)
-                if capture.held and not held:
-                    self._spool.news.notify_all()
-                capture.held = held
+                capture.hold(held=is_running and (looping or self._loops.paused))

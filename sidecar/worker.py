@@ -145,7 +145,8 @@ class Worker:
                     self._shipper.hurry()
             self._apply(now, links_changed=links_changed)
             if self._shipper is not None:
-                self._captures.look_for_loops(now, self._shipper.sent_bytes)
+                shipper = self._shipper
+                self._captures.look_for_loops(now, shipper.sent_bytes, sending=shipper.is_sending)
             self._captures.publish_status()
             self._mark_if_open()
             if self._is_done():
@@ -164,7 +165,7 @@ class Worker:
             )
 
     def _next_round(self, now: float) -> float:
-        return min(now + TICK_SECONDS, now + self._loops.interval, self._captures.next_at(now))
+        return min(now + TICK_SECONDS, self._loops.next_at(now), self._captures.next_at(now))
 
     def _drain_wake(self) -> None:
         try:
