@@ -114,6 +114,13 @@ class CaptureSpool:
             self.save_quietly()
             self.spool.news.notify_all()
 
+    def counted(self, state: State, reason: Reason, message: str) -> Status:
+        """A status with what the ledger has counted: nothing is recorded at the moment."""
+        ledger = self.ledger
+        return Status(
+            state, reason, message, ledger.packets, ledger.bytes, ledger.received, ledger.dropped
+        )
+
     def say(self, status: Status) -> bool:
         """Take over what is to be reported; True when it should be reported at once."""
         with self.spool.lock:
