@@ -28,6 +28,7 @@ TICK_SECONDS: Final = 1.0
 
 
 _GIVE_BACK_SECONDS: Final = 30.0
+"""Memory is given back so often at least, and sooner after the start, when most is left over."""
 
 
 class Worker:
@@ -47,7 +48,8 @@ class Worker:
         self._terminating = False
         self._is_marked = False
         # Not before the shipping thread has imported and connected.
-        self._give_back_at = time.monotonic() + TICK_SECONDS
+        self._give_back_seconds = TICK_SECONDS
+        self._give_back_at = time.monotonic() + self._give_back_seconds
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._captures = Captures(
             self._spool,
@@ -152,7 +154,8 @@ class Worker:
             if self._is_done():
                 return
             if now >= self._give_back_at:
-                self._give_back_at = now + _GIVE_BACK_SECONDS
+                self._give_back_seconds = min(_GIVE_BACK_SECONDS, 2 * self._give_back_seconds)
+                self._give_back_at = now + self._give_back_seconds
                 memory.give_back()
 
     def _apply(self, now: float, *, links_changed: bool) -> None:
