@@ -152,14 +152,7 @@ def _reporting(tally: Tally, view: NamespaceView, running: bool) -> Condition:
 
 def _recording(judged: Judged, tally: Tally, now: float) -> Condition:
     if tally.failed:
-        why: dict[str, list[str]] = {}
-        for item in tally.failed:
-            said = item.report.message or str(item.report.reason)
-            why.setdefault(f"{item.report.reason or 'failed'} ({said[:200]})", []).append(
-                item.pod_name
-            )
-        parts = [f"{names_of(names)}: {reason}" for reason, names in sorted(why.items())]
-        message = f"{len(tally.failed)} pods failed; " + "; ".join(parts)
+        message = f"{len(tally.failed)} pods failed; {_why(tally.failed)}"
         return Condition("Recording", "False", "PodsFailed", cut(message))
     settings = judged.settings
     if settings is None:
@@ -177,6 +170,9 @@ def _recording(judged: Judged, tally: Tally, now: float) -> Condition:
         return Condition(
             "Recording", "False", "Scheduled", f"begins at {timestamp(settings.starts_at)}"
         )
+    if troubled := [item for item in tally.open if item.report.reason]:
+        message = f"{len(troubled)} pods record with trouble; {_why(troubled)}"
+        return Condition("Recording", "True", "PodsInTrouble", cut(message))
     if tally.open:
         return Condition("Recording", "True", "Capturing", "packets that match are recorded")
     if tally.finished:
@@ -184,6 +180,15 @@ def _recording(judged: Judged, tally: Tally, now: float) -> Condition:
     if not tally.covered:
         return Condition("Recording", "False", "NoPods", "no pod with a sidecar is selected")
     return Condition("Recording", "Unknown", "Ordered", "pods are ordered, none has answered yet")
+
+
+def _why(pods: Iterable[PodReport]) -> str:
+    """What the pods said, and which of them."""
+    why: dict[str, list[str]] = {}
+    for item in pods:
+        said = item.report.message or str(item.report.reason)
+        why.setdefault(f"{item.report.reason or 'failed'} ({said[:200]})", []).append(item.pod_name)
+    return "; ".join(f"{names_of(names)}: {reason}" for reason, names in sorted(why.items()))
 
 
 def _why_finished(finished: Iterable[PodReport]) -> tuple[str, str]:
