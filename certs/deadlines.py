@@ -1,4 +1,4 @@
-"""Connections that have to get on: whoever sends a request byte by byte does not keep a thread."""
+"""Requests that have to get on: whoever sends a body byte by byte does not keep a thread."""
 
 import contextlib
 import socket
@@ -8,15 +8,12 @@ from typing import Any, Final
 BODY_READ: Final = "nightcap.body_read"
 """In a request's environ, if it has a body: to be called when that was read; else it is cut."""
 BODY_UNWANTED: Final = "nightcap.body_unwanted"
-"""The same: to be called before the rest of a body is read only to throw it away."""
-HEAD_SECONDS: Final = 30.0
-"""From the first byte of a request to the last of its head, a TLS handshake included."""
+"""The same: to be called if it is not going to be read; then the answer is the connection's last,
+unless all of the body is there already."""
 BODY_SECONDS: Final = 60.0
-"""From there to the last byte of its body: 4 MiB at 70 kB/s."""
-UNWANTED_SECONDS: Final = 5.0
-"""For the rest of a body that is thrown away."""
-HURRIED_SECONDS: Final = 3.0
-"""For a head while others wait for a thread."""
+"""From a request's head to the last byte of its body: 4 MiB at 70 kB/s."""
+HURRIED_SECONDS: Final = 15.0
+"""The same while others wait for a thread: 4 MiB at 280 kB/s."""
 
 
 class Deadlines:

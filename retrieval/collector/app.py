@@ -35,8 +35,8 @@ from retrieval.collector.admission import (
 from retrieval.collector.answers import (
     Answer,
     conflict_sentence,
-    drain,
     later,
+    leave_body,
     raw_target,
     read_body,
     refuse,
@@ -126,7 +126,7 @@ class CollectorApp:
         method = environ["REQUEST_METHOD"]
         answer = self._answer(method, environ)
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            drain(environ, is_known=answer.status != HTTPStatus.UNAUTHORIZED)
+            leave_body(environ)
         # An unknown method would make a label of its own for whoever sends one.
         label = method if method in ("PATCH", "HEAD", "GET") else "other"
         metrics.UPLOADS.labels(label, str(int(answer.status))).inc()

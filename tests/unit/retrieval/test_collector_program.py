@@ -72,12 +72,24 @@ def test_one_connection_carries_appends_refusals_and_reports(
     pcap = a_pcap()
     assert append(connection, pcap, 0, Nightcap_Report=a_report()).status == 204
     socket = connection.sock
-    # A refusal reaches who is still sending, and the connection goes on.
-    assert append(connection, bytes(2**22), 0, who="stranger").status == 401
     assert append(connection, bytes(2**22), 0).status == 409
     assert connection.sock is socket
     answer = append(connection, b"", len(pcap), complete=True)
     assert (answer.status, answer.headers["Nightcap-Durable"]) == (204, str(len(pcap)))
+
+
+def test_a_refusal_reaches_who_is_still_sending_and_is_the_connections_last_answer(
+    connection: http.client.HTTPSConnection,
+) -> None:
+    connection.connect()
+    head = f"PATCH /v1/captures/{CAPTURE}/eth0/1 HTTP/1.1\r\nHost: x\r\n"
+    connection.send(f"{head}Content-Length: {2**22}\r\n\r\n".encode())
+    connection.send(bytes(2**22))
+    answer = b""
+    while piece := connection.sock.recv(4096):
+        answer += piece
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nConnection: close\r\n" in answer
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_comes(
