@@ -123,6 +123,19 @@ class Connection(TConn):  # type: ignore[misc]
         self._was_ready = True
         return Arrived.READY
 
+    def read_body(self, into: memoryview) -> int:
+        """Read of a body whose length is known what there is room for; `RequestBody.into`."""
+        reader, unreader = self.parser.mesg.body.reader, self.parser.unreader
+        into = into[: reader.length]
+        piece: bytes = unreader.take_buffered()
+        count = min(len(piece), len(into))
+        into[:count] = piece[:count]
+        unreader.unread(piece[count:])
+        while count < len(into) and (came := self.sock.recv_into(into[count:])):
+            count += came
+        reader.length -= count
+        return count
+
     def skip_body(self) -> bool:
         """Throw away what has come of a body that nobody read; whether that was all of it."""
         body = self.parser.mesg.body

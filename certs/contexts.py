@@ -33,6 +33,12 @@ class PatientSocket(ssl.SSLSocket):
         except TimeoutError as error:
             raise _reset("nothing received", IO_SECONDS) from error
 
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        try:
+            return super().recv_into(buffer, nbytes, flags)
+        except TimeoutError as error:
+            raise _reset("nothing received", IO_SECONDS) from error
+
     def send(self, data: Any, flags: int = 0) -> int:
         try:
             return super().send(data, flags)

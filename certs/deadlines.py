@@ -3,17 +3,7 @@
 import contextlib
 import socket
 import threading
-from typing import Any, Final
-
-BODY_READ: Final = "nightcap.body_read"
-"""In a request's environ, if it has a body: to be called when that was read; else it is cut."""
-BODY_UNWANTED: Final = "nightcap.body_unwanted"
-"""The same: to be called if it is not going to be read; then the answer is the connection's last,
-unless all of the body is there already."""
-BODY_SECONDS: Final = 60.0
-"""From a request's head to the last byte of its body: 4 MiB at 70 kB/s."""
-HURRIED_SECONDS: Final = 15.0
-"""The same while others wait for a thread: 4 MiB at 280 kB/s."""
+from typing import Any
 
 
 class Deadlines:

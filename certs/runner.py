@@ -7,16 +7,13 @@ import gc
 import os
 import socket
 import ssl
-import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
-from certs.arriving import Connection
-from certs.deadlines import BODY_READ, BODY_SECONDS, BODY_UNWANTED, HURRIED_SECONDS
+from certs.bodies import BODY, RequestBody
 from certs.worker import DrainingWorker, ServerOptions
 
 KEEP_ALIVE_SECONDS = 130
@@ -53,20 +50,12 @@ class Program(BaseApplication):  # type: ignore[misc]
 
     def _in_time(self, environ: dict[str, Any], start_response: Any) -> Any:
         """The application; a request's head has come, and its body must."""
-        deadlines, connection = self.options.deadlines, self.options.current.connection
         has_body = environ.get("CONTENT_LENGTH", "0") not in ("", "0")
         if has_body or environ.get("HTTP_TRANSFER_ENCODING"):
-            now = time.monotonic()
-            deadlines.put(connection, now + BODY_SECONDS, now + HURRIED_SECONDS)
-            environ[BODY_READ] = partial(deadlines.clear, connection)
-            environ[BODY_UNWANTED] = partial(_leave_body, connection, start_response.__self__)
+            options, response = self.options, start_response.__self__
+            connection = options.current.connection
+            environ[BODY] = RequestBody(connection, response, options.deadlines)
         return self.app(environ, start_response)
-
-
-def _leave_body(connection: Connection, response: Any) -> None:
-    if not connection.skip_body():
-        response.force_close()
-    connection.sock.setblocking(True)
 
 
 def run_server(app: Any, options: ServerOptions) -> None:

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from mmap import mmap
 from typing import Any, Final
 
-from certs.deadlines import BODY_READ, BODY_UNWANTED
+from certs.bodies import BODY, RequestBody
 from nightcap.kube.errors import ApiError
 from retrieval.collector.uploads import BadUpload, Upload
-from retrieval.store.base import OffsetConflict
+from retrieval.store.base import Bytes, OffsetConflict
 
 RETRY_AFTER_SECONDS: Final = 2
+_LARGE_BYTES: Final = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,22 +24,33 @@ class Answer:
     content_type: str = "text/plain; charset=utf-8"
 
 
-def read_body(environ: dict[str, Any], length: int) -> bytes:
-    """The whole body, or nothing: what a cut connection brought would end inside a record."""
+def read_body(environ: dict[str, Any], length: int) -> Bytes:
+    """The whole body, or nothing: what a cut connection brought would end inside a record.
+
+    A large one has memory of its own that goes back to the system with it: of what fifty threads
+    take and give back in pieces of megabytes, the allocator keeps more and more.
+    """
     if not length:
         return b""
-    body: bytes = environ["wsgi.input"].read(length)
-    environ.get(BODY_READ, lambda: None)()  # nothing more is to come: its deadline is off
-    if len(body) != length:
-        raise BadUpload(
-            HTTPStatus.BAD_REQUEST, f"the body was cut: {len(body)} of {length} bytes came"
-        )
+    given: RequestBody | None = environ.get(BODY)
+    if given is None:  # another server
+        body: Bytes = environ["wsgi.input"].read(length)
+        count = len(body)
+    else:
+        body = memoryview(mmap(-1, length) if length >= _LARGE_BYTES else bytearray(length))
+        try:
+            count = given.into(body)
+        except OSError as error:
+            raise BadUpload(HTTPStatus.BAD_REQUEST, f"the body was cut: {error}") from error
+    if count != length:
+        raise BadUpload(HTTPStatus.BAD_REQUEST, f"the body was cut: {count} of {length} bytes came")
     return body
 
 
 def leave_body(environ: dict[str, Any]) -> None:
-    """Read no body of a refused request: whoever sends it slowly would hold a thread for it."""
-    environ.get(BODY_UNWANTED, lambda: None)()
+    """Read no body of a refused request."""
+    if BODY in environ:
+        environ[BODY].leave()
 
 
 def raw_target(environ: dict[str, Any]) -> str:

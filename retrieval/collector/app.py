@@ -23,6 +23,7 @@ from nightcap.contract.orders import Limit
 from nightcap.contract.segments import BadName, SegmentKey, StreamKey
 from nightcap.kube.errors import ApiError
 from nightcap.kube.reviews import Identity
+from nightcap.pcap.formats import HEADER_BYTES
 from retrieval import metrics, retention
 from retrieval.access import bearer_token
 from retrieval.collector.admission import (
@@ -48,7 +49,7 @@ from retrieval.collector.tokens import SidecarTokens
 from retrieval.collector.uploads import BadUpload, Method, Upload, link_type, parse_upload
 from retrieval.limits import Rate, Seats, Strangers, TooMuch
 from retrieval.retention import Room
-from retrieval.store.base import OffsetConflict, Store, StoreFailed, StoreFull, StreamMeta
+from retrieval.store.base import Bytes, OffsetConflict, Store, StoreFailed, StoreFull, StreamMeta
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -275,9 +276,9 @@ class CollectorApp:
         known = admitted.new or self._store.meta(admitted.stream)
         return known or StreamMeta(pod="", node="", capture=admitted.capture.metadata.name)
 
-    def _check_start(self, key: SegmentKey, body: bytes) -> None:
+    def _check_start(self, key: SegmentKey, body: Bytes) -> None:
         if self._store.segment(key).size == 0:
-            self._store.set_link(key, link_type(body))
+            self._store.set_link(key, link_type(bytes(body[:HEADER_BYTES])))
 
     def _durable(self, key: SegmentKey, size: int, *, ended: bool) -> int:
         """How much of a segment is safe so far; of one that has ended, soon all of it.

@@ -14,8 +14,8 @@ from typing import Any
 
 from kubernetes.client import Configuration
 
-from certs import arriving, contexts, runner
-from certs.deadlines import BODY_UNWANTED
+from certs import arriving, bodies, contexts
+from certs.bodies import BODY
 from certs.plain import PlainAnswer
 from certs.serving import ServingCertificates, serve
 from nightcap.kube.client import KubeClient
@@ -32,7 +32,7 @@ def main() -> None:
     url, port, tls_dir, drain_seconds = sys.argv[1:]
     if "SERVED_PATIENCE" in os.environ:
         seconds = float(os.environ["SERVED_PATIENCE"])
-        contexts.IO_SECONDS = runner.BODY_SECONDS = seconds
+        contexts.IO_SECONDS = bodies.BODY_SECONDS = seconds
         arriving.HANDSHAKE_SECONDS = arriving.SILENT_SECONDS = arriving.HEAD_SECONDS = seconds
     log = setup_logging("served")
     certificates = ServingCertificates(
@@ -52,7 +52,7 @@ def main() -> None:
             start_response("503 Service Unavailable", [("Content-Length", "0")])
             return []
         if path == "/unwanted":
-            environ[BODY_UNWANTED]()
+            environ[BODY].leave()
             start_response("403 Forbidden", [("Content-Length", "0")])
             return []
         size = len(environ["wsgi.input"].read())
