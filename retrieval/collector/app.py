@@ -34,6 +34,7 @@ from retrieval.collector.admission import (
     NotAllowed,
 )
 from retrieval.collector.answers import (
+    RETRY_AFTER_SECONDS,
     Answer,
     conflict_sentence,
     later,
@@ -152,19 +153,28 @@ class CollectorApp:
         except StoreFull as error:
             return refuse(HTTPStatus.INSUFFICIENT_STORAGE, str(error))
         except TooMuch as error:
-            return later(str(error), HTTPStatus.TOO_MANY_REQUESTS, error.retry_after_seconds)
+            return self._later(str(error), HTTPStatus.TOO_MANY_REQUESTS, error.retry_after_seconds)
         except (ApiError, CaptureUnreadable) as error:
             _log.warning("cannot answer now", extra={"error": str(error)})
-            return later(sentence_of(error))
+            return self._later(sentence_of(error))
         except StoreFailed as error:
             _log.warning("store failed", extra={"error": str(error)})
             # Its sidecar keeps its ring; what the log names (where objects lie) is not for it.
-            answer = later("the store cannot keep it now; try again")
-            answer.headers[uploads.PACE] = f"{self._store.pace_seconds:g}"
-            return answer
+            return self._later("the store cannot keep it now; try again")
         except Exception:  # noqa: BLE001 - one bad request must not end the others
             _log.exception("request failed")
             return refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the collector failed; see its log")
+
+    def _later(
+        self,
+        sentence: str,
+        status: HTTPStatus = HTTPStatus.SERVICE_UNAVAILABLE,
+        seconds: int = RETRY_AFTER_SECONDS,
+    ) -> Answer:
+        answer = later(sentence, status, seconds)
+        # What a sidecar goes by: all that were refused together come back no sooner, and spread.
+        answer.headers[uploads.PACE] = f"{max(seconds, self._pace.seconds):.3g}"
+        return answer
 
     def _route(self, method: str, environ: dict[str, Any]) -> Answer:
         path, _, query = raw_target(environ).partition("?")
