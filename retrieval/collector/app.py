@@ -20,12 +20,13 @@ from nightcap.contract import uploads
 from nightcap.contract.captures import WhenFull
 from nightcap.contract.keys import TOKEN_AUDIENCE
 from nightcap.contract.orders import Limit
-from nightcap.contract.segments import BadName, SegmentKey, StreamKey
+from nightcap.contract.segments import BadName, SegmentKey
 from nightcap.kube.errors import ApiError
 from nightcap.kube.reviews import Identity
 from nightcap.pcap.formats import HEADER_BYTES
 from retrieval import metrics, retention
 from retrieval.access import bearer_token
+from retrieval.collector.addresses import Addresses
 from retrieval.collector.admission import (
     Admission,
     Admitted,
@@ -62,26 +63,13 @@ MAX_WAITING: Final = 16
 ENDED: Final = 0
 """`Nightcap-Until` of a capture that has ended: the past by every clock, however wrong."""
 REPORTS_PATH: Final = "/v1/reports"
-ADDRESS_SECONDS: Final = 2.0
-"""A pod that records from its first packet does so before the API server knows its address."""
-MAX_LOOKS: Final = 10
 POD_REQUESTS_PER_SECOND: Final = 200
 """Of one pod; with full bodies more than a network card carries."""
 POD_APPENDS: Final = 8
 """Bodies of one pod that are under way at once; a sidecar sends one at a time, and after a cut
 connection the next while we still wait for the last."""
-MAX_NAMELESS: Final = 10_000
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Nameless:
-    """A stream of a pod whose addresses were not known when it began."""
-
-    pod: str
-    look_at: float
-    looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +105,7 @@ class CollectorApp:
         self._admission = admission
         self._reports = reports
         self._parties = parties
-        self._nameless: dict[StreamKey, Nameless] = {}
+        self._addresses = Addresses(store, admission)
         self._strangers = Strangers()
         self._rate = Rate(POD_REQUESTS_PER_SECOND, 2 * POD_REQUESTS_PER_SECOND)
         self._seats = Seats(POD_APPENDS)
@@ -246,7 +234,7 @@ class CollectorApp:
         if body:
             metrics.APPENDED_BYTES.inc(len(body))
             self._drop_oldest(admitted)
-            self._find_addresses(admitted.stream)
+            self._addresses.find(admitted.stream, time.monotonic())
             self._reports.touch(admitted.stream)
         return Answer(HTTPStatus.NO_CONTENT, self._headers(state.size, durable, admitted, room))
 
@@ -255,8 +243,8 @@ class CollectorApp:
             return
         stream = admitted.stream
         self._store.create_stream(stream, admitted.new)
-        if not admitted.new.ips and len(self._nameless) < MAX_NAMELESS:
-            self._nameless[stream] = Nameless(admitted.new.pod, time.monotonic())
+        if not admitted.new.ips:
+            self._addresses.are_missing(stream, admitted.new.pod, time.monotonic())
         _log.info(
             "stream begun",
             extra={
@@ -265,22 +253,6 @@ class CollectorApp:
                 "pod": admitted.new.pod,
             },
         )
-
-    def _find_addresses(self, stream: StreamKey) -> None:
-        """Look once more for the addresses of a pod that recorded before anybody knew them."""
-        nameless = self._nameless.get(stream)
-        now = time.monotonic()
-        if nameless is None or now < nameless.look_at:
-            return
-        self._nameless[stream] = Nameless(nameless.pod, now + ADDRESS_SECONDS, nameless.looks + 1)
-        try:
-            ips = self._admission.addresses(stream, nameless.pod)
-        except ApiError:
-            ips = ()
-        if ips:
-            self._store.set_addresses(stream, ips)
-        if ips or nameless.looks >= MAX_LOOKS:
-            self._nameless.pop(stream, None)
 
     def _meta(self, admitted: Admitted) -> StreamMeta:
         known = admitted.new or self._store.meta(admitted.stream)
