@@ -26,14 +26,13 @@ from retrieval.store.base import (
     StoreFull,
 )
 from retrieval.store.bucket import Bucket
-from retrieval.store.healing import Ages, compose
+from retrieval.store.healing import compose
 from retrieval.store.layout import (
     SegmentObjects,
     part_path,
     segment_folder,
 )
-from retrieval.store.object_streams import HEAL_SECONDS, TALLY_SECONDS, ObjectStreams
-from retrieval.store.objects import LOOK_SECONDS
+from retrieval.store.object_streams import ObjectStreams, Times
 
 PACE_SECONDS: Final = 10.0
 GUESS_SECONDS: Final = 30.0
@@ -63,19 +62,9 @@ class ObjectStore(ObjectStreams):
     def __init__(
         self,
         bucket: Bucket,
-        *,
-        ages: Ages = Ages(),  # noqa: B008 - frozen
-        tally_seconds: float = TALLY_SECONDS,
-        heal_seconds: float = HEAL_SECONDS,
-        look_seconds: float = LOOK_SECONDS,
+        times: Times = Times(),  # noqa: B008 - frozen
     ) -> None:
-        super().__init__(
-            bucket,
-            ages=ages,
-            tally_seconds=tally_seconds,
-            heal_seconds=heal_seconds,
-            look_seconds=look_seconds,
-        )
+        super().__init__(bucket, times)
         self._locks = tuple(threading.Lock() for _ in range(1024))
         self._guesses: OrderedDict[SegmentKey, _Guess] = OrderedDict()
         self._slots = threading.BoundedSemaphore(MAX_LARGE_PUTS)
