@@ -210,11 +210,23 @@ class CollectorApp:
         self, upload: Upload, key: SegmentKey, admitted: Admitted, environ: dict[str, Any]
     ) -> Answer:
         body = read_body(environ, upload.length)
-        self._begin(admitted)
+        try:
+            return self._keep(upload, key, admitted, body)
+        except StoreFull as error:
+            # Also when not even the stream could be begun: the capture is to say why nothing comes.
+            self._take_report(upload, admitted)
+            self._reports.refused(admitted.stream, str(error))
+            raise
+
+    def _take_report(self, upload: Upload, admitted: Admitted) -> None:
         if upload.report is not None:
             self._reports.accept(
                 admitted.stream, lambda: self._meta(admitted), upload.report, time.time()
             )
+
+    def _keep(self, upload: Upload, key: SegmentKey, admitted: Admitted, body: Bytes) -> Answer:
+        self._begin(admitted)
+        self._take_report(upload, admitted)
         if body and upload.offset == 0:
             self._check_start(key, body)
         if body and self._parties.is_full():
@@ -235,7 +247,7 @@ class CollectorApp:
             metrics.APPENDED_BYTES.inc(len(body))
             self._drop_oldest(admitted)
             self._addresses.find(admitted.stream, time.monotonic())
-            self._reports.touch(admitted.stream)
+            self._reports.kept(admitted.stream)
         return Answer(HTTPStatus.NO_CONTENT, self._headers(state.size, durable, admitted, room))
 
     def _begin(self, admitted: Admitted) -> None:
