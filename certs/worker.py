@@ -115,10 +115,10 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     def handle(self, conn: Connection) -> bool | Then:
         """Take what has come of a connection and answer its requests, in a thread of the pool.
 
-        Between two requests gunicorn takes a connection back to its main thread. So the thread
-        stays for the blink in which a busy client sends its next request; never more than half
-        of the threads, and none when others wait for one. Not where plain requests are
-        answered in the main thread anyway.
+        Each time it leaves, the connection goes through the main thread and another one. So it
+        stays for the blink in which a client ends its handshake, or a busy one sends its next
+        request; never more than half of the threads, and none when others wait for one. Not
+        between requests where plain ones are answered in the main thread anyway.
         """
         stream: PlainStream | None = getattr(conn, "plain_stream", None)
         if stream is not None:
@@ -135,10 +135,8 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
                     return Then.CLOSE
                 case Arrived.REFUSED:
                     return _last_words_said(conn)
-                case Arrived.WAITING if not is_answered or conn.has_begun:
-                    return Then.WAIT
                 case Arrived.WAITING if not self._next_comes(conn):
-                    return True
+                    return True if is_answered and not conn.has_begun else Then.WAIT
                 case Arrived.READY:
                     if not self._answer(conn):
                         return _last_words_said(conn)

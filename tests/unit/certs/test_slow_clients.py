@@ -164,7 +164,7 @@ def test_clients_that_stop_in_the_middle_hold_no_thread(
     make: Callable[..., World], beginning: str
 ) -> None:
     world = make()
-    for _ in range(50 * THREADS):
+    for _ in range(15 * THREADS):
         world.connect().sendall(BEGINNINGS[beginning])
     for _ in range(3):
         world.ask()
