@@ -11,7 +11,7 @@ import pytest
 
 from retrieval.collector.app import POD_REQUESTS_PER_SECOND
 from retrieval.files.doorkeeper import PERSON_REQUESTS_PER_SECOND
-from tests.fuzz.requests import open_installation, status_of
+from tests.fuzz.requests import status_of
 from tests.unit.retrieval.builders import CAPTURE
 from tests.unit.retrieval.programs import Installation, wait_for
 
@@ -26,14 +26,6 @@ PATHS = {
 ANSWERED = {"files": 404, "collector": 204}
 ASKERS = {"files": ("reader-0", "reader-1"), "collector": ("pod-0", "pod-1")}
 BURSTS = {"files": 4 * PERSON_REQUESTS_PER_SECOND, "collector": 2 * POD_REQUESTS_PER_SECOND}
-
-
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    api, opened = open_installation(tmp_path_factory.mktemp("rates"))
-    yield opened
-    opened.kill()
-    api.close()
 
 
 @dataclass
@@ -76,10 +68,10 @@ def connected(installation: Installation, program: str) -> Iterator[Asker]:
 
 @pytest.mark.parametrize("program", ["files", "collector"])
 def test_who_asks_too_often_is_told_to_wait_and_nobody_else_is(
-    installation: Installation, program: str
+    crowd: Installation, program: str
 ) -> None:
     hasty, calm = ASKERS[program]
-    with connected(installation, program) as flood, connected(installation, program) as other:
+    with connected(crowd, program) as flood, connected(crowd, program) as other:
         deadline = time.monotonic() + FLOOD_SECONDS
         while 429 not in flood.statuses:
             assert time.monotonic() < deadline, "the machine is too slow to ask too often"
@@ -96,11 +88,11 @@ def test_who_asks_too_often_is_told_to_wait_and_nobody_else_is(
 
 @pytest.mark.parametrize("program", ["files", "collector"])
 def test_who_guesses_tokens_is_told_to_wait_and_good_ones_pass(
-    installation: Installation, program: str
+    crowd: Installation, program: str
 ) -> None:
     _, known = ASKERS[program]
     numbers = itertools.count()
-    with connected(installation, program) as guesses, connected(installation, program) as other:
+    with connected(crowd, program) as guesses, connected(crowd, program) as other:
         assert other.ask(known) == [ANSWERED[program]]
         deadline = time.monotonic() + FLOOD_SECONDS
         while 429 not in guesses.statuses:
