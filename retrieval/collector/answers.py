@@ -1,17 +1,15 @@
-"""What the collector reads of a request's body, and what its answers look like."""
+"""What the collector reads of a request, and what its answers look like."""
 
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from mmap import mmap
 from typing import Any, Final
 
-from certs.bodies import BODY, RequestBody
+from certs.bodies import BODY
 from nightcap.kube.errors import ApiError
-from retrieval.collector.uploads import BadUpload, Upload
-from retrieval.store.base import Bytes, OffsetConflict
+from retrieval.collector.uploads import Upload
+from retrieval.store.base import OffsetConflict
 
 RETRY_AFTER_SECONDS: Final = 2
-_LARGE_BYTES: Final = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,29 +20,6 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
-
-
-def read_body(environ: dict[str, Any], length: int) -> Bytes:
-    """The whole body, or nothing: what a cut connection brought would end inside a record.
-
-    A large one has memory of its own that goes back to the system with it: of what fifty threads
-    take and give back in pieces of megabytes, the allocator keeps more and more.
-    """
-    if not length:
-        return b""
-    given: RequestBody | None = environ.get(BODY)
-    if given is None:  # another server
-        body: Bytes = environ["wsgi.input"].read(length)
-        count = len(body)
-    else:
-        body = memoryview(mmap(-1, length) if length >= _LARGE_BYTES else bytearray(length))
-        try:
-            count = given.into(body)
-        except OSError as error:
-            raise BadUpload(HTTPStatus.BAD_REQUEST, f"the body was cut: {error}") from error
-    if count != length:
-        raise BadUpload(HTTPStatus.BAD_REQUEST, f"the body was cut: {count} of {length} bytes came")
-    return body
 
 
 def leave_body(environ: dict[str, Any]) -> None:

@@ -41,10 +41,10 @@ from retrieval.collector.answers import (
     later,
     leave_body,
     raw_target,
-    read_body,
     refuse,
     sentence_of,
 )
+from retrieval.collector.bodies import Bodies
 from retrieval.collector.pacing import Pace
 from retrieval.collector.reports import ReportIndex
 from retrieval.collector.tokens import SidecarTokens
@@ -109,6 +109,7 @@ class CollectorApp:
         self._strangers = Strangers()
         self._rate = Rate(POD_REQUESTS_PER_SECOND, 2 * POD_REQUESTS_PER_SECOND)
         self._seats = Seats(POD_APPENDS)
+        self._bodies = Bodies()
         self._pace = Pace(store.pace_seconds)
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
@@ -209,9 +210,9 @@ class CollectorApp:
     def _append(
         self, upload: Upload, key: SegmentKey, admitted: Admitted, environ: dict[str, Any]
     ) -> Answer:
-        body = read_body(environ, upload.length)
         try:
-            return self._keep(upload, key, admitted, body)
+            with self._bodies.read(environ, upload.length) as body:
+                return self._keep(upload, key, admitted, body)
         except StoreFull as error:
             # Also when not even the stream could be begun: the capture is to say why nothing comes.
             self._take_report(upload, admitted)
