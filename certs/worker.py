@@ -76,8 +76,12 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     """
 
     _stop_at: float | None = None
-    _staying = 0
     _looked_at = 0.0
+
+    def get_thread_pool(self) -> Any:
+        """Called in the worker's process, before it accepts."""
+        self._staying = threading.BoundedSemaphore(max(1, self.app.options.threads // 2))
+        return super().get_thread_pool()
 
     def on_client_socket_readable(self, conn: Any, client: Any) -> None:
         """A kept-alive connection has something: answered here if it is plain, else in a thread.
@@ -161,11 +165,8 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         return keepalive and conn.skip_body()
 
     def _next_comes(self, conn: Connection) -> bool:
-        options: ServerOptions = self.app.options
-        if not self.alive or self._stop_at is not None or self._staying >= options.threads // 2:
+        if not self.alive or self._stop_at is not None or not self._staying.acquire(blocking=False):
             return False
-        # Not exact under concurrency, and need not be.
-        self._staying += 1
         try:
             if self.tpool._work_queue.qsize():
                 return False
@@ -173,7 +174,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
             poll.register(conn.sock, select.POLLIN)
             return bool(poll.poll(_STAY_MILLISECONDS))
         finally:
-            self._staying -= 1
+            self._staying.release()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         options: ServerOptions = self.app.options

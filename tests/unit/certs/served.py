@@ -1,7 +1,7 @@
 """A program as webhook and retrieval are, with API, PORT, DIR and DRAIN as arguments.
 
-SERVED_PATIENCE in the environment is how many seconds it waits for slow clients, and
-SERVED_CONNECTIONS how many connections it has.
+SERVED_PATIENCE in the environment is how many seconds it waits for slow clients, SERVED_HURRY how
+many for bodies while others wait, and SERVED_CONNECTIONS how many connections it has.
 """
 
 import json
@@ -34,6 +34,7 @@ def main() -> None:
         seconds = float(os.environ["SERVED_PATIENCE"])
         contexts.IO_SECONDS = bodies.BODY_SECONDS = seconds
         arriving.HANDSHAKE_SECONDS = arriving.SILENT_SECONDS = arriving.HEAD_SECONDS = seconds
+    bodies.HURRIED_SECONDS = float(os.environ.get("SERVED_HURRY", bodies.HURRIED_SECONDS))
     log = setup_logging("served")
     certificates = ServingCertificates(
         KubeClient(Configuration(host=url)), NAMESPACE, SECRET, tls_dir

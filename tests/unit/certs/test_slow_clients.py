@@ -170,6 +170,14 @@ def test_clients_that_stop_in_the_middle_hold_no_thread(
         world.ask()
 
 
+def test_while_others_wait_a_body_has_to_come_soon(make: Callable[..., World]) -> None:
+    """With a minute each, which they have otherwise, this would take two."""
+    world = make(SERVED_HURRY="1")
+    for _ in range(2 * THREADS):
+        world.connect().sendall(HEAD + b"Content-Length: 9\r\n\r\nhalf")
+    world.ask()
+
+
 def test_an_answer_before_the_body_reaches_whoever_is_still_sending(impatient: World) -> None:
     connection = impatient.connect()
     size = 4 * 2**20
