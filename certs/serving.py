@@ -19,7 +19,8 @@ import msgspec
 from certs.bundle import BadBundle, bundle_of
 from certs.contexts import ServedContexts, contexts_of
 from certs.plain import PlainApp
-from certs.runner import ServerOptions, run_server
+from certs.runner import run_server
+from certs.worker import ServerOptions
 from nightcap.contract.objects import Secret
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient

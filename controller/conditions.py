@@ -57,6 +57,10 @@ def conditions_of(
         conditions.append(_annotations(faults))
     if view.injection_off:
         conditions.append(_injection_off(view.injection_off))
+    living = {pod.metadata.uid for pod in tally.covered}
+    refused = [each for each in reports if each.refused and each.pod_uid in living]
+    if refused:
+        conditions.append(_storing(refused))
     conditions += [
         _covered(tally, view),
         _reporting(tally, view, judged.is_running(now)),
@@ -148,6 +152,19 @@ def _reporting(tally: Tally, view: NamespaceView, running: bool) -> Condition:
     if not running or not tally.covered:
         return Condition("Reporting", "Unknown", "NothingToReport", "no pod has to report now")
     return Condition("Reporting", "True", "PodsReport", "every pod that should report does")
+
+
+def _storing(refused: Sequence[PodReport]) -> Condition:
+    names = names_of([each.pod_name for each in refused])
+    return Condition(
+        "Storing",
+        "False",
+        "StoreFull",
+        cut(
+            f"retrieval takes no more of {names}: {refused[0].refused}; these pods go on and keep "
+            "the newest in their spools, what is stored stays: make room for what comes"
+        ),
+    )
 
 
 def _recording(judged: Judged, tally: Tally, now: float) -> Condition:
