@@ -58,14 +58,14 @@ class LightClient:
         Raises:
             ApiError: A subclass for each way to fail.
         """
-        sent = {} if body is None else {"Content-Type": content_type}
+        sent = self._headers({} if body is None else {"Content-Type": content_type})
         data = b"" if body is None else json.dumps(body).encode()
         target = f"{path}?{urlencode(query)}" if query else path
         try:
             if self._kept is None or not self._kept.is_usable():
                 self.close()
                 self._kept = self._connect(self.read_seconds)
-            head = self._kept.ask(method, self._target(target), self._headers(sent), data)
+            head = self._kept.ask(method, self._target(target), sent, data)
             answer = b"".join(self._kept.pieces())
         except OSError as error:
             self.close()
@@ -82,12 +82,13 @@ class LightClient:
             ApiError: If the server refuses; while iterating, ClusterUnavailable when the
                 connection breaks or is silent for `read_timeout` seconds.
         """
+        sent = self._headers(headers or {})
         try:
             wire = self._connect(read_timeout)
         except OSError as error:
             _raise_unavailable(error)
         try:
-            head = wire.ask("GET", self._target(path), self._headers(headers or {}), b"")
+            head = wire.ask("GET", self._target(path), sent, b"")
             if not 200 <= head.status < 300:
                 _refuse(head, b"".join(wire.pieces()))
         except OSError as error:
@@ -102,8 +103,8 @@ class LightClient:
         """The token that requests carry; None where a client certificate says who we are."""
         try:
             return self._cluster.token()
-        except OSError as error:
-            _raise_unavailable(error)
+        except (OSError, ValueError) as error:
+            _raise_no_login(error)
 
     def close(self) -> None:
         """Close the connection that is kept; the next request opens a new one."""
@@ -113,14 +114,17 @@ class LightClient:
 
     def _connect(self, read_seconds: float) -> Wire:
         connect_seconds = min(_CONNECT_SECONDS, read_seconds)
-        cluster = self._cluster
-        return Wire(cluster.address, cluster.tls(), connect_seconds, read_seconds)
+        try:
+            context = self._cluster.tls()
+        except (OSError, ValueError) as error:
+            _raise_no_login(error)
+        return Wire(self._cluster.address, context, connect_seconds, read_seconds)
 
     def _target(self, path: str) -> str:
         return f"{self._base.path}{path}"
 
     def _headers(self, more: Mapping[str, str]) -> dict[str, str]:
-        token = self._cluster.token()
+        token = self.bearer_token()
         login = {"Authorization": f"Bearer {token}"} if token else {}
         sent = {"Host": self._base.netloc, "Accept": "application/json", "User-Agent": user_agent()}
         return {**sent, **more, **login}
@@ -163,3 +167,10 @@ def _raise_unavailable(error: Exception) -> NoReturn:
     from nightcap.kube.errors import unavailable
 
     raise unavailable(error) from error
+
+
+def _raise_no_login(error: Exception) -> NoReturn:
+    from nightcap.kube.errors import ClusterUnavailable
+
+    said = f"what the kubeconfig logs in with cannot be read: {error}"
+    raise ClusterUnavailable(0, "NoLogin", said) from error
