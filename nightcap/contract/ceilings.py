@@ -2,7 +2,7 @@
 
 A `CaptureCeiling` lies in Nightcap's own namespace, where those whom it limits cannot write.
 What a capture does not say is lowered to the ceiling; what it asks for beyond is refused, at
-admission and again by the controller.
+admission, again by the controller, and by retrieval, which trusts no orders.
 """
 
 from collections.abc import Iterable
