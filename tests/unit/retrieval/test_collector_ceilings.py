@@ -54,6 +54,16 @@ def test_what_a_capture_leaves_open_is_lowered(collector: Collector) -> None:
     assert (answer.status_code, answer.headers["Nightcap-Until"]) == (204, "0")
 
 
+def test_a_ring_is_kept_as_small_as_the_ceiling_says(collector: Collector) -> None:
+    show(collector, a_capture(endTime=IN_2030, limits={"whenFull": "DropOldest"}))
+    collector.ceiling = Ceiling(("night",), max_bytes=1000)
+    for seq in range(1, 5):
+        path = f"/v1/captures/{CAPTURE}/eth0/{seq}"
+        answer = collector.patch(HEADER + bytes(376), path=path, complete=True)
+        assert answer.status_code == 204
+    assert [segment.key.seq for segment in collector.store.segments(STREAM)] == [3, 4]
+
+
 def test_a_ceiling_that_comes_later_ends_a_capture_and_what_was_recorded_is_still_taken(
     collector: Collector,
 ) -> None:
