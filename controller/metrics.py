@@ -56,6 +56,12 @@ class Metrics:
             "Orders annotations written or removed.",
             registry=self.registry,
         )
+        # By no namespace: whoever reaches this port would learn where there are captures.
+        self.dropped_packets = Counter(
+            "nightcap_controller_dropped_packets",
+            "Packets that kernels dropped, as statuses were written.",
+            registry=self.registry,
+        )
         self.actions_failed = Counter(
             "nightcap_controller_actions_failed",
             "Writes that the API server did not do.",
@@ -143,16 +149,4 @@ class _Captures(Collector):
         )
         for phase in Phase:
             family.add_metric([str(phase)], phases[str(phase)])
-        yield family
-        dropped: Tally[str] = Tally()
-        for judged in captures:
-            count = (judged.capture.status or {}).get("dropped")
-            dropped[judged.capture.metadata.namespace] += count if isinstance(count, int) else 0
-        family = GaugeMetricFamily(
-            "nightcap_controller_dropped_packets",
-            "Packets that kernels dropped, of all captures that exist.",
-            labels=["namespace"],
-        )
-        for namespace, packets in dropped.items():
-            family.add_metric([namespace], packets)
         yield family
