@@ -24,10 +24,12 @@ _PATIENCE_SECONDS = 30
 @pytest.fixture(scope="module")
 def retrieval(api: PrivateApi, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retrieval]:
     made = Retrieval(api, tmp_path_factory.mktemp("retrieval"))
-    api.namespace(NAMESPACE)
-    made.start("collector")
-    yield made
-    made.kill()
+    try:
+        api.namespace(NAMESPACE)
+        made.start("collector")
+        yield made
+    finally:
+        made.kill()
 
 
 def append(retrieval: Retrieval, token: str, capture: str) -> tuple[int, str, str]:
