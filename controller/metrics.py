@@ -1,7 +1,7 @@
 """What the controller counts, for Prometheus."""
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from controller.phase import Phase
 from controller.view import Judged
+from nightcap.kube.reflector import Malformed
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
@@ -29,7 +30,7 @@ class Watched(Protocol):
     def failures(self) -> int: ...
 
     @property
-    def malformed(self) -> Mapping[tuple[str, str], str]: ...
+    def malformed(self) -> tuple[Malformed, ...]: ...
 
     def items(self) -> tuple[Any, ...]: ...
 
