@@ -11,8 +11,8 @@ from typing import Final
 from certs.bundle import CA_BUNDLE
 from certs.loop import CertificateLoop
 from certs.publish import CertificateSettings
-from controller.actions import Action, namespace_of
-from controller.apply import Applier
+from controller.actions import Action, RecordEvent, namespace_of
+from controller.apply import Applier, record
 from controller.canary import CanaryProver
 from controller.decisions import Decisions
 from controller.guard import InjectionGuard, Known
@@ -79,7 +79,8 @@ class Controller:
             self._look_again,
             may_write=lambda: self.elector.is_leader,
         )
-        self.watches = make_watches(client, settings, self.world)
+        self._recorder = recorder
+        self.watches = make_watches(client, settings, self.world, self._warn)
         self.poller = ReportPoller(
             book=book,
             trust=Trust(
@@ -184,6 +185,12 @@ class Controller:
             )
             self._certificates.start()
             self.world.mark_all()
+            for event in self.watches.not_understood():
+                self._warn(event)
+
+    def _warn(self, event: RecordEvent) -> None:
+        if self.elector.is_leader:
+            record(self._recorder, event)
 
     def troubles(self) -> tuple[str, ...]:
         """What keeps it from being ready."""
