@@ -11,7 +11,7 @@ from typing import Final
 from certs.bundle import CA_BUNDLE
 from certs.loop import CertificateLoop
 from certs.publish import CertificateSettings
-from controller.actions import Action, RecordEvent, namespace_of
+from controller.actions import Action, namespace_of
 from controller.apply import Applier, record
 from controller.canary import CanaryProver
 from controller.decisions import Decisions
@@ -37,11 +37,13 @@ from nightcap.kube.elector import Elector
 from nightcap.kube.errors import ClusterUnavailable
 from nightcap.kube.events import EventRecorder
 from nightcap.kube.logs import setup_logging
+from nightcap.kube.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
 LEASE: Final = "nightcap-controller"
 _SAY_WAITING_SECONDS: Final = 10.0
+_MISFITS_SECONDS: Final = 5.0
 
 
 class Controller:
@@ -80,7 +82,8 @@ class Controller:
             may_write=lambda: self.elector.is_leader,
         )
         self._recorder = recorder
-        self.watches = make_watches(client, settings, self.world, self._warn)
+        self.watches = make_watches(client, settings, self.world)
+        self.misfits = Rounds("misfits", self._tell_misfits, _MISFITS_SECONDS)
         self.poller = ReportPoller(
             book=book,
             trust=Trust(
@@ -143,6 +146,7 @@ class Controller:
             self.poller.start()
             self.guard.start()
             self.canary.start()
+            self.misfits.start()
             self.elector.start()
             log.info("controller runs")
             stopping.wait()
@@ -155,6 +159,7 @@ class Controller:
         self.poller.stop()
         self.guard.stop()
         self.canary.stop()
+        self.misfits.stop()
         self.loop.stop()
         self.applier.stop()
         # When no write is under way any more: another begins at once.
@@ -185,12 +190,12 @@ class Controller:
             )
             self._certificates.start()
             self.world.mark_all()
-            for event in self.watches.not_understood():
-                self._warn(event)
 
-    def _warn(self, event: RecordEvent) -> None:
+    def _tell_misfits(self) -> None:
         if self.elector.is_leader:
-            record(self._recorder, event)
+            # The recorder says the same again after minutes only.
+            for event in self.watches.not_understood():
+                record(self._recorder, event)
 
     def troubles(self) -> tuple[str, ...]:
         """What keeps it from being ready."""

@@ -21,7 +21,7 @@ from nightcap.contract.switch import SWITCH
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.groups import GroupReflector
-from nightcap.kube.reflector import Change, HasMetadata, Malformed, Reflector
+from nightcap.kube.reflector import Change, HasMetadata, Reflector
 
 _CA_CONFIG_MAP: Final = "nightcap-ca"
 
@@ -70,83 +70,82 @@ class Watches:
                 yield not_understood(reflector.name, misfit.metadata, misfit.error)
 
 
-def make_watches(
-    client: KubeClient, settings: Settings, world: World, warn: Callable[[RecordEvent], None]
-) -> Watches:
-    """Prepare the watches.
-
-    Args:
-        client: The API server.
-        settings: Where Nightcap runs.
-        world: Whom each watch tells.
-        warn: Is told of each object that cannot be read.
-    """
+def make_watches(client: KubeClient, settings: Settings, world: World) -> Watches:
+    """Prepare the watches; each tells the world."""
     ours = settings.namespace
     config_maps = paths.config_maps(ours)
-
-    def follow(
-        path: str,
-        decode: Callable[[msgspec.Raw], T],
-        name: str,
-        on_change: Callable[[Change[T]], None] | None = None,
-        *,
-        label_selector: str = "",
-        field_selector: str = "",
-    ) -> Reflector[T]:
-        def on_malformed(misfit: Malformed) -> None:
-            warn(not_understood(name, misfit.metadata, misfit.error))
-
-        return Reflector(
-            client,
-            path,
-            decode,
-            name=name,
-            on_change=on_change,
-            on_malformed=on_malformed,
-            label_selector=label_selector,
-            field_selector=field_selector,
-        )
-
-    def follow_one(
-        path: str,
-        kind: type[T],
-        object_name: str,
-        name: str,
-        on_change: Callable[[Change[T]], None] | None = None,
-    ) -> Reflector[T]:
-        """The watch of the one object of that name."""
-        decode = msgspec.json.Decoder(kind).decode
-        return follow(path, decode, name, on_change, field_selector=f"metadata.name={object_name}")
-
     return Watches(
-        captures=follow(paths.packetcaptures(), decode_capture, "packetcaptures", world.on_capture),
+        captures=Reflector(
+            client,
+            paths.packetcaptures(),
+            decode_capture,
+            name="packetcaptures",
+            on_change=world.on_capture,
+        ),
         calico=GroupReflector(
             client,
-            lambda on_change: follow(
+            lambda on_change: Reflector(
+                client,
                 paths.packetcaptures(group=keys.CALICO_GROUP),
                 decode_capture,
-                "calico-packetcaptures",
-                on_change,
+                name="calico-packetcaptures",
+                on_change=on_change,
             ),
             name="calico-packetcaptures",
             on_change=world.on_capture,
         ),
-        pods=follow(paths.pods(), pod_decoder(), "pods", world.on_pod),
-        namespaces=follow(
-            paths.namespaces(), namespace_decoder(), "namespaces", world.on_namespace
+        pods=Reflector(client, paths.pods(), pod_decoder(), name="pods", on_change=world.on_pod),
+        namespaces=Reflector(
+            client,
+            paths.namespaces(),
+            namespace_decoder(),
+            name="namespaces",
+            on_change=world.on_namespace,
         ),
-        services=follow_one(
-            paths.services(ours), Service, COLLECTOR_SERVICE, "services", world.on_service
+        services=_one(
+            client,
+            paths.services(ours),
+            Service,
+            COLLECTOR_SERVICE,
+            name="services",
+            on_change=world.on_service,
         ),
-        slices=follow(
+        slices=Reflector(
+            client,
             paths.endpoint_slices(ours),
             msgspec.json.Decoder(EndpointSlice).decode,
-            "endpointslices",
+            name="endpointslices",
             label_selector=f"kubernetes.io/service-name={COLLECTOR_SERVICE}",
         ),
-        roots=follow_one(config_maps, ConfigMap, _CA_CONFIG_MAP, "roots"),
-        switch=follow_one(config_maps, ConfigMap, SWITCH, "switch", world.on_switch),
-        ceilings=follow(
-            paths.capture_ceilings(ours), parse_ceiling, "captureceilings", world.on_ceiling
+        roots=_one(client, config_maps, ConfigMap, _CA_CONFIG_MAP, name="roots"),
+        switch=_one(
+            client, config_maps, ConfigMap, SWITCH, name="switch", on_change=world.on_switch
         ),
+        ceilings=Reflector(
+            client,
+            paths.capture_ceilings(ours),
+            parse_ceiling,
+            name="captureceilings",
+            on_change=world.on_ceiling,
+        ),
+    )
+
+
+def _one(
+    client: KubeClient,
+    path: str,
+    kind: type[T],
+    object_name: str,
+    *,
+    name: str,
+    on_change: Callable[[Change[T]], None] | None = None,
+) -> Reflector[T]:
+    """The watch of the one object of that name."""
+    return Reflector(
+        client,
+        path,
+        msgspec.json.Decoder(kind).decode,
+        name=name,
+        field_selector=f"metadata.name={object_name}",
+        on_change=on_change,
     )

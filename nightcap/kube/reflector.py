@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic
 
 import msgspec
 
@@ -57,8 +57,6 @@ _PAGE_DECODER = msgspec.json.Decoder(_Page)
 _EVENT_DECODER = msgspec.json.Decoder(_Event)
 _HEAD_DECODER = msgspec.json.Decoder(_Head)
 
-_News = TypeVar("_News")
-
 
 class Reflector(Generic[T]):
     """Follows one list; see the module. Every method may be called from any thread."""
@@ -73,7 +71,6 @@ class Reflector(Generic[T]):
         label_selector: str = "",
         field_selector: str = "",
         on_change: Callable[[Change[T]], None] | None = None,
-        on_malformed: Callable[[Malformed], None] | None = None,
         page_size: int = _PAGE,
     ) -> None:
         """Prepare; nothing is asked before `start`.
@@ -87,7 +84,6 @@ class Reflector(Generic[T]):
             field_selector: Which objects, by field, such as `metadata.name=nightcap`.
             on_change: Called in the reflector's thread after the copy has changed; an
                 exception is logged, and the reflector goes on.
-            on_malformed: Called likewise with each object that does not decode.
             page_size: Objects in one page of a list.
         """
         self.name = name
@@ -100,7 +96,6 @@ class Reflector(Generic[T]):
             if value
         }
         self._on_change = on_change
-        self._on_malformed = on_malformed
         self._page_size = page_size
         self._copy: LocalCopy[T] = LocalCopy()
         self._lock = threading.Lock()
@@ -227,7 +222,7 @@ class Reflector(Generic[T]):
         for change in changes:
             self._tell(change)
         for misfit in misfits:
-            self._tell_malformed(misfit)
+            self._log_malformed(misfit)
         if not self._synced.is_set():
             log.info("watch synced", extra={"watch": self.name, "objects": len(found)})
         self._synced.set()
@@ -281,7 +276,7 @@ class Reflector(Generic[T]):
         elif isinstance(item, Malformed):
             for change in self._copy.put_malformed(item):
                 self._tell(change)
-            self._tell_malformed(item)
+            self._log_malformed(item)
         else:
             for change in self._copy.put(item):
                 self._tell(change)
@@ -289,24 +284,20 @@ class Reflector(Generic[T]):
         self._version = item.metadata.resource_version
 
     def _tell(self, change: Change[T]) -> None:
-        self._call(self._on_change, change, change.object)
+        if self._on_change is None:
+            return
+        try:
+            self._on_change(change)
+        except Exception:
+            key = "/".join(key_of(change.object))
+            log.exception("change not handled", extra={"watch": self.name, "object": key})
 
-    def _tell_malformed(self, misfit: Malformed) -> None:
+    def _log_malformed(self, misfit: Malformed) -> None:
         key = "/".join(key_of(misfit))
         log.warning(
             "object not understood",
             extra={"watch": self.name, "object": key, "error": misfit.error},
         )
-        self._call(self._on_malformed, misfit, misfit)
-
-    def _call(self, told: Callable[[_News], None] | None, news: _News, about: HasMetadata) -> None:
-        if told is None:
-            return
-        try:
-            told(news)
-        except Exception:
-            key = "/".join(key_of(about))
-            log.exception("change not handled", extra={"watch": self.name, "object": key})
 
 
 def _decode_event(line: bytes) -> _Event:

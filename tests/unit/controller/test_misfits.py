@@ -31,5 +31,5 @@ def test_an_object_that_cannot_be_read_says_so_itself_and_what_holds():
 def test_of_every_watch_the_kind_is_known():
     client: Any = object.__new__(KubeClient)  # nothing is asked before a watch is started
     world: Any = World(book=object(), memory=Memory(), mark=lambda _: None)  # type: ignore[arg-type]
-    watches = make_watches(client, Settings.from_environ({}), world, lambda _: None)
+    watches = make_watches(client, Settings.from_environ({}), world)
     assert {watch.name for watch in watches.all} == set(KINDS)
