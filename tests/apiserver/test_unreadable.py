@@ -18,7 +18,7 @@ from nightcap.kube.errors import ApiError, Invalid
 from tests.apiserver.controllers import SYSTEM, ControllerProcess, a_pod, install
 from tests.apiserver.private import BASE, PrivateApi
 
-SHOP = "shop"
+SHOP, BANK = "shop", "bank"
 _PATIENCE_SECONDS = 60
 _OURS = keys.API_VERSIONS[keys.GROUP]
 
@@ -39,7 +39,8 @@ class Installation:
     def __init__(self, api: PrivateApi) -> None:
         self.api = api
         install(api)
-        api.namespace(SHOP, **{keys.INJECT: keys.INJECT_ENABLED})
+        for name in (SHOP, BANK):
+            api.namespace(name, **{keys.INJECT: keys.INJECT_ENABLED})
         self.controller = ControllerProcess(api)
 
     def change_as_of_old(self, path: str, change: dict[str, Any]) -> None:
@@ -94,7 +95,7 @@ def a_capture(name: str) -> dict[str, Any]:
     return {"apiVersion": _OURS, "kind": keys.KIND, "metadata": {"name": name}, "spec": {}}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     # Of its own: what it does to the schemas is nobody else's to see.
     api = PrivateApi(tmp_path_factory.mktemp("unreadable"))
@@ -146,24 +147,24 @@ def test_a_ceiling_that_cannot_be_read_says_so_and_the_last_good_one_holds(
     def said() -> str | None:
         return installed.event(SYSTEM, "CaptureCeiling", "NotUnderstood")
 
-    api.create_pod(SHOP, a_pod("web-0", "web"), dry_run=False)
-    spec = {"namespaces": [SHOP], "snapLength": 64}
+    api.create_pod(BANK, a_pod("web-0", "web"), dry_run=False)
+    spec = {"namespaces": [BANK], "snapLength": 64}
     ceiling = {
-        "apiVersion": _OURS, "kind": "CaptureCeiling", "metadata": {"name": "shop"}, "spec": spec,
+        "apiVersion": _OURS, "kind": "CaptureCeiling", "metadata": {"name": "bank"}, "spec": spec,
     }  # fmt: skip
     api.client.request("POST", ceilings, body=ceiling)
     eventually(
         "the ceiling",
         lambda: '"captureceilings"} 1.0' in (installed.controller.ask("/metrics") or ""),
     )
-    path = f"{ceilings}/shop"
+    path = f"{ceilings}/bank"
     installed.change_as_of_old(path, {"snapLength": "few"})
     assert "snapLength" in eventually("an Event", said)
     assert installed.malformed() == 1
-    api.client.request("POST", paths.packetcaptures(SHOP), body=a_capture("dns"))
+    api.client.request("POST", paths.packetcaptures(BANK), body=a_capture("dns"))
 
     def is_held() -> bool:
-        annotations = installed.get(paths.pod(SHOP, "web-0"))["metadata"].get("annotations", {})
+        annotations = installed.get(paths.pod(BANK, "web-0"))["metadata"].get("annotations", {})
         return '"snap":64' in annotations.get(keys.ORDERS, "")
 
     eventually("orders under the ceiling", is_held)

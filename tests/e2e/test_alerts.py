@@ -20,6 +20,7 @@ def _scrape(stage: Stage) -> list[str]:
     targets = [
         (pod["metadata"]["name"], port["containerPort"])
         for pod in pods
+        if "deletionTimestamp" not in pod["metadata"]  # it may have stopped to listen
         for container in pod["spec"]["containers"]
         for port in container.get("ports", ())
         if port["name"] in PORTS
