@@ -12,7 +12,7 @@ from certs.bundle import CA_BUNDLE
 from certs.loop import CertificateLoop
 from certs.settings import CertificateSettings
 from controller.actions import Action, namespace_of
-from controller.apply import Applier
+from controller.apply import Applier, record
 from controller.canary import CanaryProver
 from controller.decisions import Decisions
 from controller.guard import InjectionGuard, Known
@@ -33,11 +33,13 @@ from nightcap.kube.elector import Elector
 from nightcap.kube.errors import ClusterUnavailable
 from nightcap.kube.events import EventRecorder
 from nightcap.kube.logs import setup_logging
+from nightcap.kube.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
 LEASE: Final = "nightcap-controller"
 _SAY_WAITING_SECONDS: Final = 10.0
+_MISFITS_SECONDS: Final = 5.0
 
 
 class Controller:
@@ -75,7 +77,9 @@ class Controller:
             self._look_again,
             may_write=lambda: self.elector.is_leader,
         )
+        self._recorder = recorder
         self.watches = make_watches(client, settings, self.world)
+        self.misfits = Rounds("misfits", self._tell_misfits, _MISFITS_SECONDS)
         self.poller = ReportPoller(
             book=book,
             trust=Trust(
@@ -138,6 +142,7 @@ class Controller:
             self.poller.start()
             self.guard.start()
             self.canary.start()
+            self.misfits.start()
             self.elector.start()
             log.info("controller runs")
             stopping.wait()
@@ -150,6 +155,7 @@ class Controller:
         self.poller.stop()
         self.guard.stop()
         self.canary.stop()
+        self.misfits.stop()
         self.loop.stop()
         self.applier.stop()
         # When no write is under way any more: another begins at once.
@@ -180,6 +186,12 @@ class Controller:
             )
             self._certificates.start()
             self.world.mark_all()
+
+    def _tell_misfits(self) -> None:
+        if self.elector.is_leader:
+            # The recorder says the same again after minutes only.
+            for event in self.watches.not_understood():
+                record(self._recorder, event)
 
     def troubles(self) -> tuple[str, ...]:
         """What keeps it from being ready."""

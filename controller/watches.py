@@ -1,10 +1,13 @@
 """What the controller watches, and whom each watch tells."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 
+from controller.actions import RecordEvent
+from controller.misfits import not_understood
 from controller.polling import EndpointSlice
 from controller.settings import Settings
 from controller.trim import namespace_decoder, pod_decoder
@@ -58,6 +61,12 @@ class Watches:
     @property
     def all(self) -> tuple[Reflector[Any] | GroupReflector[Any], ...]:
         return (*self.needed, self.slices, self.roots)
+
+    def not_understood(self) -> Iterator[RecordEvent]:
+        """What there is to say of objects that cannot be read."""
+        for reflector in self.all:
+            for misfit in reflector.malformed:
+                yield not_understood(reflector.name, misfit.metadata, misfit.error)
 
 
 def make_watches(client: KubeClient, settings: Settings, world: World) -> Watches:
