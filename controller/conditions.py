@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from controller.injection import reasons_without_sidecar
 from controller.tally import Tally
 from controller.view import Judged, NamespaceView, PodReport
 from controller.wording import cut, names_of, timestamp
 from nightcap.contract import keys
 from nightcap.contract.ceilings import Ceiling
-from nightcap.contract.coverage import why_without_sidecar
 from nightcap.contract.objects import Pod
 from nightcap.contract.reports import Reason
 
@@ -57,6 +57,10 @@ def conditions_of(
         conditions.append(_annotations(faults))
     if view.injection_off:
         conditions.append(_injection_off(view.injection_off))
+    living = {pod.metadata.uid for pod in tally.covered}
+    refused = [each for each in reports if each.refused and each.pod_uid in living]
+    if refused:
+        conditions.append(_storing(refused))
     conditions += [
         _covered(tally, view),
         _reporting(tally, view, judged.is_running(now)),
@@ -104,14 +108,8 @@ def _covered(tally: Tally, view: NamespaceView) -> Condition:
         return Condition(
             "PodsCovered", "True", "AllInjected", "every pod that is selected has its sidecar"
         )
-    why: dict[str, list[str]] = {}
-    for pod in tally.bare:
-        reason = why_without_sidecar(pod, view.namespace)
-        why.setdefault(reason, []).append(pod.metadata.name)
-    parts = [f"{names_of(names)}: {reason}" for reason, names in sorted(why.items())]
-    message = f"{len(tally.bare)} of {len(tally.matching)} pods have no sidecar; " + "; ".join(
-        parts
-    )
+    reasons = reasons_without_sidecar(tally.bare, view.namespace)
+    message = f"{len(tally.bare)} of {len(tally.matching)} pods have no sidecar; {reasons}"
     return Condition("PodsCovered", "False", "PodsWithoutSidecar", cut(message))
 
 
@@ -148,6 +146,19 @@ def _reporting(tally: Tally, view: NamespaceView, running: bool) -> Condition:
     if not running or not tally.covered:
         return Condition("Reporting", "Unknown", "NothingToReport", "no pod has to report now")
     return Condition("Reporting", "True", "PodsReport", "every pod that should report does")
+
+
+def _storing(refused: Sequence[PodReport]) -> Condition:
+    names = names_of([each.pod_name for each in refused])
+    return Condition(
+        "Storing",
+        "False",
+        "StoreFull",
+        cut(
+            f"retrieval takes no more of {names}: {refused[0].refused}; these pods go on and keep "
+            "the newest in their spools, what is stored stays: make room for what comes"
+        ),
+    )
 
 
 def _recording(judged: Judged, tally: Tally, now: float) -> Condition:

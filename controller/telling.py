@@ -27,7 +27,9 @@ SAID_OF_RECORDING: Final = {
     "PodsFinished": "Finished",
 }
 """Reason of the condition -> reason of the Event."""
-_WARNED_OF: Final = frozenset({"Valid", "WithinCeiling", "PodsCovered", "Reporting", "ClocksAgree"})
+_WARNED_OF: Final = frozenset(
+    {"Valid", "WithinCeiling", "PodsCovered", "Reporting", "Storing", "ClocksAgree"}
+)
 """Conditions that should be True: AnnotationsValid is told where the annotation is."""
 
 

@@ -29,9 +29,11 @@ _COLUMNS: Final = (
     '"Time","%t","Pod","%Cus:frame.interface_name","Source","%s","Destination","%d",'
     '"Protocol","%p","Info","%i"'
 )
+# Names: those that came along, of pods and services, and no question to a name server. Wireshark
+# shows none by default; what it shows of Ethernet's addresses stays as it is.
 # `-r` and not `-i`: that would start dumpcap, which not everybody may run.
 _ARGUMENTS: Final = {
-    WIRESHARK: ("-k", "-i", "-"),
+    WIRESHARK: ("-k", "-N", "mn", "-i", "-"),
     TSHARK: ("-l", "-N", "n", "-o", f"gui.column.format:{_COLUMNS}", "-r", "-"),
 }
 

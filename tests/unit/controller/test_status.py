@@ -248,6 +248,18 @@ def test_a_pod_is_not_silent_before_it_had_time_to_speak():
     assert "network policy" in found["message"]
 
 
+def test_a_store_without_room_is_said_while_its_pods_wait_for_it():
+    no_room = "the store is full: No space left on device"
+    view = ordered_view(replace(CAPTURING, refused=no_room))
+    found = condition(status_of(view), "Storing")
+    assert (found["status"], found["reason"]) == ("False", "StoreFull")
+    assert f"web-1: {no_room}; these pods go on" in found["message"]
+    kinds = {each["type"] for each in status_of(ordered_view(CAPTURING))["conditions"]}
+    assert "Storing" not in kinds
+    gone = a_view([a_capture()], [], [replace(CAPTURING, refused=no_room)])
+    assert "Storing" not in {each["type"] for each in status_of(gone)["conditions"]}
+
+
 def test_a_pod_that_falls_silent_is_named_after_two_minutes():
     view = ordered_view(CAPTURING)
     silent_at = CAPTURING.received_at + SILENT_SECONDS

@@ -13,6 +13,7 @@ from sidecar.shipping import (
     Kind,
     Received,
     Turn,
+    Turns,
     Verdict,
     accepted,
     body_end,
@@ -187,3 +188,14 @@ def test_waits_double_up_to_a_limit_and_begin_anew() -> None:
     assert [delay.longer(1.0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
     delay.reset()
     assert delay.longer(0.5) == 0.25
+
+
+def test_a_refusal_that_names_a_pause_is_followed_by_no_less() -> None:
+    turns = Turns()
+    assert turns.put_off("a1", NOW, 12.0)
+    assert NOW + 12 < turns.of["a1"].retry_at <= NOW + 12.75
+    assert not turns.put_off("a1", NOW, 12.0)
+    assert turns.of["a1"].retry_at <= NOW + 13.5
+    turns.hurry()  # the pod is going
+    turns.put_off("a1", NOW, 12.0)
+    assert turns.of["a1"].retry_at <= NOW + 2.5
