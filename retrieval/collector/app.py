@@ -339,7 +339,9 @@ def _until(admitted: Admitted, room: Room) -> dict[str, str]:
     settings = admitted.settings
     if settings is None:
         return {}
-    is_over = settings.suspended or (
-        room is not Room.ENOUGH and settings.when_full is WhenFull.FINISH
+    is_over = (
+        settings.suspended
+        or admitted.is_over
+        or (room is not Room.ENOUGH and settings.when_full is WhenFull.FINISH)
     )
     return {uploads.UNTIL: str(ENDED if is_over else int(settings.ends_at))}

@@ -5,7 +5,6 @@ import itertools
 import socket
 import struct
 import threading
-import time
 
 _BACKLOG = 4096
 """As many as the API server opens at once: who finds no place tries again after a whole second."""
@@ -41,6 +40,7 @@ class Balancer:
         self.ports = ports
         self._ends_abruptly = ends_abruptly
         self._turns = itertools.count()
+        self._closing = threading.Event()
         self._open: list[socket.socket] = []
         self._listening = listening or socket.create_server(("127.0.0.1", 0))
         self._listening.listen(_BACKLOG)
@@ -49,6 +49,7 @@ class Balancer:
         self._threads[0].start()
 
     def close(self) -> None:
+        self._closing.set()
         self._listening.shutdown(socket.SHUT_RDWR)
         self._threads[0].join(10)
         self._listening.close()
@@ -86,7 +87,7 @@ class Balancer:
         with contextlib.suppress(OSError):
             while data := source.recv(self.piece_bytes):
                 sink.sendall(data)
-                time.sleep(self.pause_seconds)
+                self._closing.wait(self.pause_seconds)
         for each in (source, sink) if self._ends_abruptly else ():
             with contextlib.suppress(OSError):
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -10,20 +10,21 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from certs.loop import CertificateLoop
-from certs.publish import CertificateSettings
+from certs.settings import CertificateSettings
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
+from tests import patience
 from tests.apiserver.balancer import Balancer
 from tests.apiserver.private import BASE, SIDECAR_IMAGE, PrivateApi, free_port, own_kubeconfig
 
 SYSTEM = "nightcap-system"
-_PATIENCE_SECONDS = 60
 
 
 class Site:
@@ -155,17 +156,42 @@ class Site:
         )  # fmt: skip
 
 
+@contextlib.contextmanager
+def a_site(
+    folder: Path,
+    settings: CertificateSettings,
+    webhook_environ: Mapping[str, str] = MappingProxyType({}),
+    *,
+    before: Callable[[PrivateApi], None] = lambda _: None,
+    installed: Callable[[PrivateApi], None] = lambda _: None,
+) -> Iterator[Site]:
+    """A site on an API server of its own, started.
+
+    Args:
+        folder: For all its files.
+        settings: Of the certificates' loop.
+        webhook_environ: More variables for the webhooks.
+        before: Done to the server before anything of ours is there.
+        installed: Done to it when our objects are there and nobody has a certificate.
+    """
+    with contextlib.ExitStack() as closing:
+        api = PrivateApi(folder)
+        closing.callback(api.close)
+        before(api)
+        site = Site(api, settings, webhook_environ)
+        closing.callback(site.close)
+        installed(api)
+        site.start()
+        yield site
+
+
 def eventually(what: str, holds: Callable[[], Any], logs: Callable[[], str] = str) -> Any:
     """Wait until something holds; what it said.
 
     Raises:
         AssertionError: with `what` and the logs.
     """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"not so: {what}\n{logs()}"
-        time.sleep(0.02)
-    return found
+    return patience.eventually(holds, what, said=logs)
 
 
 def manifest(name: str) -> Iterator[dict[str, Any]]:

@@ -16,12 +16,12 @@ from certs.contexts import generation_of_name
 from certs.issue import new_leaf, new_root
 from certs.serving import NoCertificate, ServingCertificates
 from nightcap.contract.paths import collector_name
+from tests.patience import eventually
 from tests.unit.certs.tls import (
     NAMESPACE,
     SECRET,
     SECRET_PATH,
     a_bundle,
-    eventually,
     put_secret,
     serial_shown,
     some_roots,

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.patience import eventually
 from tests.unit.certs.running import Served
 from tests.unit.certs.test_runner import ask
-from tests.unit.certs.tls import a_bundle, eventually, put_secret, some_roots, trusting
+from tests.unit.certs.tls import a_bundle, put_secret, some_roots, trusting
 from tests.unit.kube.small_api import SmallApi
 
 THREADS = 4

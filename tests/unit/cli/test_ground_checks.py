@@ -117,14 +117,16 @@ def test_namespace_that_sends_nothing_is_noted() -> None:
 def test_sidecar_of_an_earlier_installation_is_found() -> None:
     """After an uninstall and an install there is another root, and nothing said so."""
 
-    def a_pod(name: str, root: str) -> dict[str, Any]:
+    def a_pod(name: str, root: str, **metadata: str) -> dict[str, Any]:
         env = [{"name": "NIGHTCAP_COLLECTOR_CA", "value": root}]
         sidecar = {"name": "nightcap", "env": env}
-        return {"metadata": {"name": name}, "spec": {"initContainers": [sidecar]}}
+        return {"metadata": {"name": name, **metadata}, "spec": {"initContainers": [sidecar]}}
 
     plain = {"metadata": {"name": "plain"}, "spec": {}}
     trusted = "ROOT-1\nROOT-2\n"
-    pods = [a_pod("new", "ROOT-2\n"), a_pod("older", "ROOT-1\n"), plain]
+    # Whoever did as the advice says is told so no more while the old pods end.
+    going = a_pod("going", "ROOT-0\n", deletionTimestamp="2026-11-23T02:28:00Z")
+    pods = [a_pod("new", "ROOT-2\n"), a_pod("older", "ROOT-1\n"), plain, going]
     assert checks.check_pinned("shop", pods, trusted) is None
     said = checks.check_pinned("shop", [*pods, a_pod("stale", "ROOT-0\n")], trusted)
     assert said is not None
@@ -145,3 +147,23 @@ def test_every_field_of_the_crd_is_tried() -> None:
     assert set(checks.EVERY_FIELD) == set(schema["properties"])
     for name in ("rotation", "limits"):
         assert set(checks.EVERY_FIELD[name]) == set(schema["properties"][name]["properties"])
+
+
+def a_node(name: str, version: str, system: str = "linux") -> dict[str, Any]:
+    info = {"kubeletVersion": version, "operatingSystem": system}
+    return {"metadata": {"name": name}, "status": {"nodeInfo": info}}
+
+
+def test_kubelets_that_know_no_native_sidecars_are_named() -> None:
+    nodes = [
+        a_node("new", "v1.35.4"),
+        a_node("least", "v1.29.0-eks-1"),
+        a_node("other", "v1.27.3", "windows"),
+        a_node("odd", "unknown"),
+    ]
+    assert checks.check_nodes(nodes).mark is Mark.OK
+    line = checks.check_nodes([*nodes, *(a_node(f"old-{n}", "v1.28.15") for n in range(7))])
+    assert line.mark is Mark.FAULT
+    assert "old-0 (v1.28.15)" in line.text
+    assert line.text.endswith("and 2 more")
+    assert "nightcap-injection" in line.advice

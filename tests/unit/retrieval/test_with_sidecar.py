@@ -13,7 +13,8 @@ import pytest
 from controller.reports import parse_answer
 from nightcap.contract.orders import Limit, Rotation
 from nightcap.contract.reports import Reason, State
-from nightcap.pcap.pcapng import PcapngReader, Statistics
+from nightcap.pcap.pcapng import Statistics
+from nightcap.pcap.pcapng_reading import PcapngReader
 from tests.netns.collector import TOKEN
 from tests.netns.net import joined
 from tests.netns.pods import ID, Pod, an_order, wait_for

@@ -60,6 +60,16 @@ def test_a_complete_segment_and_a_full_body_do_not_wait(tmp_path: Path) -> None:
         assert next_job(capture)[0] == Job(Kind.APPEND, capture, segment)
 
 
+def test_what_was_held_goes_at_once_and_not_before(tmp_path: Path) -> None:
+    """In the open windows of a trial, whatever pace the collector wants."""
+    segment = a_segment(size=100, acked=40, ours=True, next_at=NOW + 9)
+    capture = a_capture(tmp_path, segment)
+    capture.hold(held=True)
+    assert next_job(capture)[0] is None
+    capture.hold(held=False)
+    assert next_job(capture)[0] == Job(Kind.APPEND, capture, segment)
+
+
 def test_segments_of_an_interface_go_in_order_and_interfaces_side_by_side(tmp_path: Path) -> None:
     first = a_segment(0, size=100, acked=100, next_at=NOW + 5)
     second = a_segment(1, size=100)
