@@ -10,21 +10,16 @@ from typing import Final
 
 from certs.bundle import CA_BUNDLE
 from certs.loop import CertificateLoop
-from certs.publish import CertificateSettings
+from certs.settings import CertificateSettings
 from controller.actions import Action, namespace_of
-from controller.apply import Applier
+from controller.apply import Applier, record
 from controller.canary import CanaryProver
 from controller.decisions import Decisions
 from controller.guard import InjectionGuard, Known
 from controller.health import HealthServer
 from controller.loop import Loop
 from controller.metrics import Metrics
-from controller.polling import (
-    COLLECTOR_SERVICE,
-    ReportPoller,
-    Trust,
-    addresses_of,
-)
+from controller.polling import ReportPoller, Trust, addresses_of
 from controller.reports import ReportBook
 from controller.settings import BadSettings, Settings
 from controller.view import Memory
@@ -32,16 +27,19 @@ from controller.watches import make_watches
 from controller.world import World
 from nightcap.contract.objects import ConfigMap
 from nightcap.contract.switch import SWITCH, is_off
+from nightcap.contract.uploads import COLLECTOR_SERVICE
 from nightcap.kube.client import KubeClient
 from nightcap.kube.elector import Elector
 from nightcap.kube.errors import ClusterUnavailable
 from nightcap.kube.events import EventRecorder
 from nightcap.kube.logs import setup_logging
+from nightcap.kube.rounds import Rounds
 
 log = logging.getLogger(__name__)
 
 LEASE: Final = "nightcap-controller"
 _SAY_WAITING_SECONDS: Final = 10.0
+_MISFITS_SECONDS: Final = 5.0
 
 
 class Controller:
@@ -79,7 +77,9 @@ class Controller:
             self._look_again,
             may_write=lambda: self.elector.is_leader,
         )
+        self._recorder = recorder
         self.watches = make_watches(client, settings, self.world)
+        self.misfits = Rounds("misfits", self._tell_misfits, _MISFITS_SECONDS)
         self.poller = ReportPoller(
             book=book,
             trust=Trust(
@@ -142,6 +142,7 @@ class Controller:
             self.poller.start()
             self.guard.start()
             self.canary.start()
+            self.misfits.start()
             self.elector.start()
             log.info("controller runs")
             stopping.wait()
@@ -154,6 +155,7 @@ class Controller:
         self.poller.stop()
         self.guard.stop()
         self.canary.stop()
+        self.misfits.stop()
         self.loop.stop()
         self.applier.stop()
         # When no write is under way any more: another begins at once.
@@ -184,6 +186,12 @@ class Controller:
             )
             self._certificates.start()
             self.world.mark_all()
+
+    def _tell_misfits(self) -> None:
+        if self.elector.is_leader:
+            # The recorder says the same again after minutes only.
+            for event in self.watches.not_understood():
+                record(self._recorder, event)
 
     def troubles(self) -> tuple[str, ...]:
         """What keeps it from being ready."""

@@ -135,7 +135,7 @@ class Applier:
                 if len(self._memory.told) >= _MAX_REMEMBERED:
                     self._memory.told.clear()
                 self._memory.told.add((action.regarding.uid, action.reason, action.message))
-                _record(self._recorder, action)
+                record(self._recorder, action)
             return None
         key = key_of(action)
         with self._lock:
@@ -180,7 +180,7 @@ class Applier:
             self._failures = 0
             recorder = self._pod_recorder if isinstance(action, PatchOrders) else self._recorder
             for event in told_by(action, self._memory):
-                _record(recorder, event)
+                record(recorder, event)
         except _NotLeading:
             retry_in = 1.0
             log.info("not written, another leads", extra=facts_of(action))
@@ -239,7 +239,8 @@ class Applier:
         return min(_FIRST_RETRY_SECONDS * 2.0**self._failures, _MAX_RETRY_SECONDS)
 
 
-def _record(recorder: EventRecorder, event: RecordEvent) -> None:
+def record(recorder: EventRecorder, event: RecordEvent) -> None:
+    """Let people read an Event; neither waits nor raises."""
     kind: Literal["Normal", "Warning"] = "Normal" if event.type == "Normal" else "Warning"
     recorder.record(
         _object_ref(event.regarding),

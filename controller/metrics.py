@@ -1,7 +1,7 @@
 """What the controller counts, for Prometheus."""
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from controller.phase import Phase
 from controller.view import Judged
+from nightcap.kube.reflector import Malformed
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
@@ -29,7 +30,7 @@ class Watched(Protocol):
     def failures(self) -> int: ...
 
     @property
-    def malformed(self) -> Mapping[tuple[str, str], str]: ...
+    def malformed(self) -> tuple[Malformed, ...]: ...
 
     def items(self) -> tuple[Any, ...]: ...
 
@@ -54,6 +55,12 @@ class Metrics:
         self.orders_written = Counter(
             "nightcap_controller_orders_written",
             "Orders annotations written or removed.",
+            registry=self.registry,
+        )
+        # By no namespace: whoever reaches this port would learn where there are captures.
+        self.dropped_packets = Counter(
+            "nightcap_controller_dropped_packets",
+            "Packets that kernels dropped, as statuses were written.",
             registry=self.registry,
         )
         self.actions_failed = Counter(
@@ -143,16 +150,4 @@ class _Captures(Collector):
         )
         for phase in Phase:
             family.add_metric([str(phase)], phases[str(phase)])
-        yield family
-        dropped: Tally[str] = Tally()
-        for judged in captures:
-            count = (judged.capture.status or {}).get("dropped")
-            dropped[judged.capture.metadata.namespace] += count if isinstance(count, int) else 0
-        family = GaugeMetricFamily(
-            "nightcap_controller_dropped_packets",
-            "Packets that kernels dropped, of all captures that exist.",
-            labels=["namespace"],
-        )
-        for namespace, packets in dropped.items():
-            family.add_metric([namespace], packets)
         yield family

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from controller.actions import (
@@ -95,6 +95,7 @@ class Performer:
             action.capture.uid,
             {"status": {**action.status, **gone}},
         )
+        self._metrics.dropped_packets.inc(max(0, _dropped(action.status) - _dropped(action.old)))
 
     def _create(self, action: CreateCapture) -> None:
         try:
@@ -143,6 +144,12 @@ class Performer:
         self._client.request(
             "PATCH", path, body={**change, "metadata": metadata}, content_type=MERGE_PATCH
         )
+
+
+def _dropped(status: Mapping[str, Any] | None) -> int:
+    """What a status says of kernels; nothing where it was bent by somebody."""
+    count = (status or {}).get("dropped")
+    return count if isinstance(count, int) else 0
 
 
 def facts_of(action: Action) -> dict[str, str]:

@@ -178,7 +178,7 @@ def lines(pieces: Iterable[bytes]) -> Iterator[str]:
         Fault: it is neither, or damaged.
     """
     from nightcap.pcap.formats import NotPcap
-    from nightcap.pcap.pcapng import NotPcapng
+    from nightcap.pcap.pcapng_reading import NotPcapng
 
     file = _Pieces(pieces)
     try:
@@ -202,8 +202,9 @@ def _lines_of_pcap(file: _Pieces) -> Iterator[str]:
 
 def _lines_of_pcapng(file: _Pieces) -> Iterator[str]:
     from nightcap.pcap import pcapng, summary
+    from nightcap.pcap.pcapng_reading import PcapngReader
 
-    reader = pcapng.PcapngReader(file)  # type: ignore[arg-type]
+    reader = PcapngReader(file)  # type: ignore[arg-type]
     interfaces: list[pcapng.Interface] = []
     names: dict[str, str] = {}
     for value in reader:

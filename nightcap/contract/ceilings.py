@@ -2,7 +2,7 @@
 
 A `CaptureCeiling` lies in Nightcap's own namespace, where those whom it limits cannot write.
 What a capture does not say is lowered to the ceiling; what it asks for beyond is refused, at
-admission and again by the controller.
+admission, again by the controller, and by retrieval, which trusts no orders.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,6 @@ from nightcap.contract.captures import (
     DEFAULT_MAX_SIZE,
     PacketCapture,
     Settings,
-    WhenFull,
 )
 from nightcap.contract.objects import ObjectMeta
 from nightcap.contract.quantities import parse_duration, parse_size
@@ -171,8 +170,7 @@ def _lower_size(
         return settings
     # The API server fills the default in: it cannot be told from the same value that was typed.
     is_default = asked in (DEFAULT_MAX_SIZE, CALICO_LIMITS.max_size if capture.is_calico else "")
-    # A ring is kept by retrieval, which goes by the capture alone.
-    if is_default and settings.when_full is WhenFull.FINISH:
+    if is_default:
         return replace(settings, limit=settings.limit._replace(bytes=most))
     what = f"limits.maxSize {asked} is" if settings.limit.bytes else "limits.maxSize 0 is no limit,"
     broken.append(_sentence("maxSize", f"{what} more than", f"{most} bytes", ceiling))

@@ -17,7 +17,7 @@ from nightcap.contract import keys
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.errors import ApiError, ClusterUnavailable, Forbidden, NotFound
-from nightcap.kube.reflector import Change, Key, Reflector, T
+from nightcap.kube.reflector import Change, Malformed, Reflector, T
 
 log = logging.getLogger(__name__)
 
@@ -264,10 +264,10 @@ class GroupReflector(Generic[T]):
         return None if reflector is None else reflector.by_uid(uid)
 
     @property
-    def malformed(self) -> dict[Key, str]:
+    def malformed(self) -> tuple[Malformed, ...]:
         """As a reflector's."""
         reflector = self._reflector
-        return {} if reflector is None else reflector.malformed
+        return () if reflector is None else reflector.malformed
 
     @property
     def lists(self) -> int:

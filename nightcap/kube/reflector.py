@@ -1,4 +1,4 @@
-"""A local copy of a list of objects that follows the API server, and says what changed.
+"""Follows a list of objects of the API server, and says what changed.
 
 One thread lists in pages, then watches from where the list ended, for months. Everything
 that can end a watch (its own time, a broken connection, a restarted server, a compacted
@@ -11,14 +11,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic
 
 import msgspec
 
 from nightcap.contract.objects import ObjectMeta
 from nightcap.kube.client import KubeClient, LineStream
 from nightcap.kube.errors import ApiError, ClusterUnavailable, Gone, error_of
+from nightcap.kube.local_copy import Change, HasMetadata, LocalCopy, Malformed, T, key_of
 
 log = logging.getLogger(__name__)
 
@@ -30,32 +30,6 @@ _GOOD_WATCH_SECONDS = 5.0
 """A watch that ends sooner, and without an event, is a failure however it ended."""
 _FIRST_DELAY_SECONDS = 0.5
 _MAX_DELAY_SECONDS = 30.0
-
-
-class HasMetadata(Protocol):
-    """Anything with Kubernetes metadata."""
-
-    @property
-    def metadata(self) -> ObjectMeta: ...
-
-
-T = TypeVar("T", bound=HasMetadata)
-"""What a reflector holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change(Generic[T]):
-    """One difference between the copy before and after.
-
-    Attributes:
-        kind: What happened.
-        object: The object now; of a deleted one the last state known.
-        old: The object before; None if it is new.
-    """
-
-    kind: Literal["added", "modified", "deleted"]
-    object: T
-    old: T | None = None
 
 
 class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
@@ -82,9 +56,6 @@ class _Head(msgspec.Struct, frozen=True):
 _PAGE_DECODER = msgspec.json.Decoder(_Page)
 _EVENT_DECODER = msgspec.json.Decoder(_Event)
 _HEAD_DECODER = msgspec.json.Decoder(_Head)
-
-Key = tuple[str, str]
-"""(namespace, name)"""
 
 
 class Reflector(Generic[T]):
@@ -126,10 +97,8 @@ class Reflector(Generic[T]):
         }
         self._on_change = on_change
         self._page_size = page_size
+        self._copy: LocalCopy[T] = LocalCopy()
         self._lock = threading.Lock()
-        self._objects: dict[Key, T] = {}
-        self._by_uid: dict[str, T] = {}
-        self._malformed: dict[Key, str] = {}
         self._synced = threading.Event()
         self._stopping = threading.Event()
         self._stream: LineStream | None = None
@@ -174,28 +143,20 @@ class Reflector(Generic[T]):
 
     def items(self) -> tuple[T, ...]:
         """Every object, as of now."""
-        with self._lock:
-            return tuple(self._objects.values())
+        return self._copy.items()
 
     def get(self, namespace: str, name: str) -> T | None:
         """One object; the namespace of a cluster-wide one is empty."""
-        with self._lock:
-            return self._objects.get((namespace, name))
+        return self._copy.get(namespace, name)
 
     def by_uid(self, uid: str) -> T | None:
         """One object by its uid."""
-        with self._lock:
-            return self._by_uid.get(uid)
+        return self._copy.by_uid(uid)
 
     @property
-    def malformed(self) -> dict[Key, str]:
-        """Objects that did not decode, with the reason.
-
-        A new one is not among the items; of one that was good before, the last good
-        state stays there: a bad edit must not look like a deletion.
-        """
-        with self._lock:
-            return dict(self._malformed)
+    def malformed(self) -> tuple[Malformed, ...]:
+        """Objects that did not decode, with the reason; see `nightcap.kube.local_copy`."""
+        return self._copy.malformed()
 
     def _run(self) -> None:
         delay = _FIRST_DELAY_SECONDS
@@ -237,45 +198,40 @@ class Reflector(Generic[T]):
 
     def _list(self) -> None:
         """List everything in pages, then replace the copy and tell the differences."""
-        found: dict[Key, T] = {}
-        malformed: dict[Key, str] = {}
+        found: list[T] = []
+        misfits: list[Malformed] = []
         query = {**self._selectors, "limit": str(self._page_size)}
         while True:
             data = self._client.request("GET", self._path, query=query, timeout=(5, 60))
             self.last_heard_at = time.monotonic()
             page = _PAGE_DECODER.decode(data)
             for raw in page.items or ():
-                self._sort_in(raw, found, malformed)
+                item = self._read(raw)
+                if isinstance(item, Malformed):
+                    misfits.append(item)
+                else:
+                    found.append(item)
             if not page.metadata.next_page:
                 break
             if self._stopping.is_set():
                 return
             query["continue"] = page.metadata.next_page
-        with self._lock:
-            old = self._objects
-            for key in malformed:
-                if key in old:
-                    found[key] = old[key]
-            self._objects = found
-            self._by_uid = {item.metadata.uid: item for item in found.values()}
-            self._malformed = malformed
+        changes = self._copy.replace(found, misfits)
         self._version = page.metadata.resource_version
         self.lists += 1
-        for change in _differences(old, found):
+        for change in changes:
             self._tell(change)
+        for misfit in misfits:
+            self._log_malformed(misfit)
         if not self._synced.is_set():
             log.info("watch synced", extra={"watch": self.name, "objects": len(found)})
         self._synced.set()
 
-    def _sort_in(self, raw: msgspec.Raw, found: dict[Key, T], malformed: dict[Key, str]) -> None:
+    def _read(self, raw: msgspec.Raw) -> T | Malformed:
         try:
-            item = self._decode(raw)
+            return self._decode(raw)
         except (msgspec.MsgspecError, ValueError) as error:
-            key = _key(_HEAD_DECODER.decode(raw))
-            malformed[key] = str(error)
-            self._log_malformed(key, error)
-        else:
-            found[_key(item)] = item
+            return Malformed(_HEAD_DECODER.decode(raw).metadata, str(error))
 
     def _watch(self) -> None:
         """Apply events until the server ends the watch."""
@@ -312,46 +268,20 @@ class Reflector(Generic[T]):
         if event.type == "BOOKMARK":
             self._version = _HEAD_DECODER.decode(event.object).metadata.resource_version
             return
-        try:
-            item = self._decode(event.object)
-        except (msgspec.MsgspecError, ValueError) as error:
-            head = _HEAD_DECODER.decode(event.object)
-            if event.type != "DELETED":
-                with self._lock:
-                    self._malformed[_key(head)] = str(error)
-                self._log_malformed(_key(head), error)
-            else:
-                self._remove(head, None)
-            self._version = head.metadata.resource_version
-            return
+        item = self._read(event.object)
         if event.type == "DELETED":
-            self._remove(item, item)
+            last = None if isinstance(item, Malformed) else item
+            for change in self._copy.remove(item, last):
+                self._tell(change)
+        elif isinstance(item, Malformed):
+            for change in self._copy.put_malformed(item):
+                self._tell(change)
+            self._log_malformed(item)
         else:
-            self._put(item)
+            for change in self._copy.put(item):
+                self._tell(change)
         # Last: a callback that fails for good must not lose the event on the next watch.
         self._version = item.metadata.resource_version
-
-    def _put(self, item: T) -> None:
-        key = _key(item)
-        with self._lock:
-            old = self._objects.get(key)
-            self._objects[key] = item
-            if old is not None:
-                self._by_uid.pop(old.metadata.uid, None)
-            self._by_uid[item.metadata.uid] = item
-            self._malformed.pop(key, None)
-        for change in _changes(old, item):
-            self._tell(change)
-
-    def _remove(self, head: HasMetadata, last: T | None) -> None:
-        key = _key(head)
-        with self._lock:
-            old = self._objects.pop(key, None)
-            if old is not None:
-                self._by_uid.pop(old.metadata.uid, None)
-            self._malformed.pop(key, None)
-        if old is not None:
-            self._tell(Change("deleted", last or old, old))
 
     def _tell(self, change: Change[T]) -> None:
         if self._on_change is None:
@@ -359,13 +289,14 @@ class Reflector(Generic[T]):
         try:
             self._on_change(change)
         except Exception:
-            key = "/".join(_key(change.object))
+            key = "/".join(key_of(change.object))
             log.exception("change not handled", extra={"watch": self.name, "object": key})
 
-    def _log_malformed(self, key: Key, error: Exception) -> None:
+    def _log_malformed(self, misfit: Malformed) -> None:
+        key = "/".join(key_of(misfit))
         log.warning(
             "object not understood",
-            extra={"watch": self.name, "object": "/".join(key), "error": str(error)},
+            extra={"watch": self.name, "object": key, "error": misfit.error},
         )
 
 
@@ -377,23 +308,4 @@ def _decode_event(line: bytes) -> _Event:
         raise ClusterUnavailable(0, "BadEvent", f"a watch event is no JSON: {error}") from error
 
 
-def _key(item: HasMetadata) -> Key:
-    return item.metadata.namespace, item.metadata.name
-
-
-def _changes(old: T | None, new: T) -> tuple[Change[T], ...]:
-    """What happened to one name: another uid means that it was deleted and made again."""
-    if old is None:
-        return (Change("added", new),)
-    if old.metadata.uid != new.metadata.uid:
-        return (Change("deleted", old, old), Change("added", new))
-    if old.metadata.resource_version == new.metadata.resource_version:
-        return ()
-    return (Change("modified", new, old),)
-
-
-def _differences(old: dict[Key, T], new: dict[Key, T]) -> list[Change[T]]:
-    """What a new list says happened since the old one; deletions first."""
-    gone = [Change("deleted", item, item) for key, item in old.items() if key not in new]
-    changed = [change for key, item in new.items() for change in _changes(old.get(key), item)]
-    return gone + changed
+__all__ = ["Change", "HasMetadata", "Malformed", "Reflector", "T"]

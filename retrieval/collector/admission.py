@@ -46,12 +46,15 @@ class Admitted:
     Attributes:
         settings: None when the capture's spec cannot be understood; then nothing of it holds.
         new: What to remember of a stream that is to be begun; None of one that has been.
+        is_over: The capture breaks a ceiling that came after its stream: what was recorded is
+            still taken, and nothing is to be recorded any more.
     """
 
     stream: StreamKey
     capture: PacketCapture
     settings: Settings | None
     new: StreamMeta | None
+    is_over: bool = False
 
 
 class Admission:
@@ -90,7 +93,8 @@ class Admission:
         new = None
         if not self._store.has_stream(stream):
             new = self._examine(stream, capture, pod_name)
-        return Admitted(stream, capture, self._captures.settings(capture), new)
+        settings, is_over = self._captures.settings(capture), self._captures.breaks_rules(capture)
+        return Admitted(stream, capture, settings, new, is_over)
 
     def _examine(self, stream: StreamKey, capture: PacketCapture, pod_name: str) -> StreamMeta:
         """Look at the live pod; a no holds for a moment, so that nobody makes us ask in a loop."""
@@ -99,7 +103,8 @@ class Admission:
         if time.monotonic() < until:
             raise NotAllowed(sentence)
         pod = self._get_pod(stream.namespace, pod_name)
-        fault = refusal(stream, capture, pod_name, pod)
+        beyond = self._captures.beyond(capture, time.time())
+        fault = refusal(stream, capture, pod_name, pod, beyond)
         if fault is not None:
             with self._lock:
                 if len(self._refused) > 10_000:
@@ -134,7 +139,7 @@ def addresses_of(pod: Pod | None) -> tuple[str, ...]:
 
 
 def refusal(
-    stream: StreamKey, capture: PacketCapture, pod_name: str, pod: Pod | None
+    stream: StreamKey, capture: PacketCapture, pod_name: str, pod: Pod | None, beyond: str
 ) -> str | None:
     """Why a pod may not begin a stream of a capture, if it may not.
 
@@ -143,6 +148,7 @@ def refusal(
         capture: The capture that the pod names.
         pod_name: As the token says.
         pod: The live pod of that name, if there is one.
+        beyond: Why the namespace's ceiling forbids the capture; empty if it does not.
     """
     if pod is None:
         return f"there is no pod {pod_name} in namespace {stream.namespace}"
@@ -150,6 +156,8 @@ def refusal(
         return f"pod {pod_name} is another one now"
     if not selects(capture, pod.metadata):
         return f"capture {capture.metadata.name} does not select pod {pod_name}; try later"
+    if beyond:
+        return f"capture {capture.metadata.name} is not to be recorded: {beyond}"
     return None
 
 

@@ -13,6 +13,7 @@ import msgspec
 
 from nightcap.contract import keys
 from nightcap.contract.captures import BadCapture, PacketCapture, Settings, parse_capture, resolve
+from nightcap.contract.ceilings import Ceiling, beyond_number, under_ceiling
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.groups import Standing
@@ -63,17 +64,42 @@ class _Look:
     answer: dict[str, msgspec.Raw] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What one version of a capture comes to under one ceiling.
+
+    Attributes:
+        settings: None if the spec cannot be understood.
+        beyond: What it asks for beyond the ceiling; each begins with the rule's name.
+    """
+
+    version: str
+    ceiling: Ceiling | None
+    settings: Settings | None
+    beyond: tuple[str, ...] = ()
+
+
 class Captures:
     """Finds captures by uid."""
 
     def __init__(
-        self, watch: Watch, list_namespace: Callable[[str], dict[str, msgspec.Raw]]
+        self,
+        watch: Watch,
+        list_namespace: Callable[[str], dict[str, msgspec.Raw]],
+        ceiling: Callable[[str], Ceiling | None] = lambda _: None,
     ) -> None:
-        """Take the watch, and what asks the API server (see `live_list`)."""
+        """Prepare.
+
+        Args:
+            watch: The captures as far as they are known.
+            list_namespace: Asks the API server; see `live_list`.
+            ceiling: What holds in a namespace; see `retrieval.collector.ceilings`.
+        """
         self._watch = watch
         self._list = list_namespace
+        self._ceiling = ceiling
         self._looks: dict[str, _Look] = {}
-        self._settings: dict[str, tuple[str, Settings | None]] = {}
+        self._judged: dict[str, _Judged] = {}
         self._lock = threading.Lock()
 
     def find(self, namespace: str, uid: str) -> PacketCapture | None:
@@ -121,19 +147,57 @@ class Captures:
         return known is not None and (known.status or {}).get("phase") in _OVER
 
     def settings(self, capture: PacketCapture) -> Settings | None:
-        """A capture's spec with all defaults; None if it cannot be understood."""
+        """A capture's spec with all defaults, lowered to its ceiling.
+
+        Returns:
+            None if it cannot be understood.
+        """
+        return self._judge(capture).settings
+
+    def breaks_rules(self, capture: PacketCapture) -> bool:
+        """Whether what it asks for is beyond its namespace's ceiling."""
+        return bool(self._judge(capture).beyond)
+
+    def beyond(self, capture: PacketCapture, now: float) -> str:
+        """Why its namespace's ceiling forbids a capture; empty if it does not.
+
+        The controller orders no pod to record such a capture: whoever ships for it all the
+        same goes by orders of somebody else.
+
+        Args:
+            capture: The capture.
+            now: Seconds since the epoch.
+        """
+        judged = self._judge(capture)
+        if judged.beyond or judged.ceiling is None:
+            return "; ".join(judged.beyond)
+        metadata = capture.metadata
+        others = {
+            other.metadata.uid: other
+            for other in self._watch.items()
+            if other.metadata.namespace == metadata.namespace
+        }
+        counted = [
+            (other, known.settings)
+            for other in (others | {metadata.uid: capture}).values()
+            if (known := self._judge(other)).settings is not None and not known.beyond
+        ]
+        return beyond_number(counted, judged.ceiling, now).get(metadata.uid, "")
+
+    def _judge(self, capture: PacketCapture) -> _Judged:
         uid, version = capture.metadata.uid, capture.metadata.resource_version
-        known = self._settings.get(uid)
-        if known is not None and known[0] == version:
-            return known[1]
+        ceiling = self._ceiling(capture.metadata.namespace)
+        known = self._judged.get(uid)
+        if known is not None and (known.version, known.ceiling) == (version, ceiling):
+            return known
         try:
-            settings = resolve(capture)
+            known = _Judged(version, ceiling, *under_ceiling(capture, resolve(capture), ceiling))
         except BadCapture:
-            settings = None
-        if len(self._settings) > 10_000:
-            self._settings.clear()
-        self._settings[uid] = (version, settings)
-        return settings
+            known = _Judged(version, ceiling, None)
+        if len(self._judged) > 10_000:
+            self._judged.clear()
+        self._judged[uid] = known
+        return known
 
 
 def live_list(

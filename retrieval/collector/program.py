@@ -5,17 +5,19 @@ import threading
 
 from certs.serving import ServingCertificates, serve
 from nightcap.contract.captures import parse_capture
-from nightcap.contract.keys import CALICO_GROUP, TOKEN_AUDIENCE
+from nightcap.contract.ceilings import CaptureCeiling, parse_ceiling
+from nightcap.contract.keys import TOKEN_AUDIENCE
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
-from nightcap.kube.groups import GroupReflector
 from nightcap.kube.metrics import start_metrics
 from nightcap.kube.reflector import Reflector
 from nightcap.kube.reviews import AccessReviewer, TokenReviewer
+from nightcap.kube.watches import watch_captures
 from retrieval import metrics
 from retrieval.collector.admission import Admission, live_pod
 from retrieval.collector.app import REPORTS_PATH, CollectorApp, Parties
 from retrieval.collector.captures import BothWatches, Captures, live_list
+from retrieval.collector.ceilings import Ceilings
 from retrieval.collector.janitor import Janitor
 from retrieval.collector.reports import ReportIndex
 from retrieval.collector.tokens import SidecarTokens
@@ -35,20 +37,19 @@ def run(settings: Settings) -> None:
     certificates = ServingCertificates(
         client, settings.namespace, TLS_SECRET, settings.tls_dir / "collector"
     )
-    watch = Reflector(client, paths.packetcaptures(), parse_capture, name="packetcaptures")
+    watch, calico = watch_captures(client, parse_capture)
     store = open_store(settings.store)
-    calico = GroupReflector(
+    ceilings = Ceilings(lambda: watched_ceilings.items())
+    watched_ceilings: Reflector[CaptureCeiling] = Reflector(
         client,
-        lambda on_change: Reflector(
-            client,
-            paths.packetcaptures(group=CALICO_GROUP),
-            parse_capture,
-            name="calico-packetcaptures",
-            on_change=on_change,
-        ),
-        name="calico-packetcaptures",
+        paths.capture_ceilings(settings.namespace),
+        parse_ceiling,
+        name="captureceilings",
+        on_change=ceilings.on_change,
     )
-    captures = Captures(BothWatches(watch, calico), live_list(client, calico.probe.certain))
+    captures = Captures(
+        BothWatches(watch, calico), live_list(client, calico.probe.certain), ceilings.of
+    )
     reports = ReportIndex(store)
     janitor = Janitor(store, captures, reports, settings.store_limit_bytes)
     # Nothing of a sidecar's token is remembered there: `SidecarTokens` does, in its own way.
@@ -68,6 +69,7 @@ def run(settings: Settings) -> None:
             is_ready=lambda: (
                 certificates.ready
                 and watch.synced
+                and watched_ceilings.synced
                 and store.fault() is None
                 and not draining.is_set()
             ),
@@ -79,15 +81,15 @@ def run(settings: Settings) -> None:
         start_metrics(settings.metrics_port)
         store.start()
         _load(reports)
-        watch.start()
-        calico.start()
+        for each in (watch, calico, watched_ceilings):
+            each.start()
         watch.wait_synced(SYNC_SECONDS)
         janitor.start()
 
     def end() -> None:
         janitor.stop()
-        calico.stop()
-        watch.stop()
+        for each in (watch, calico, watched_ceilings):
+            each.stop()
         store.close()
 
     serve(

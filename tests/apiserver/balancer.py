@@ -3,8 +3,8 @@
 import contextlib
 import itertools
 import socket
+import struct
 import threading
-import time
 
 _BACKLOG = 4096
 """As many as the API server opens at once: who finds no place tries again after a whole second."""
@@ -23,16 +23,33 @@ class Balancer:
     pause_seconds = 0.0
     piece_bytes = 65536
 
-    def __init__(self, ports: list[int]) -> None:
+    def __init__(
+        self,
+        ports: list[int],
+        listening: socket.socket | None = None,
+        *,
+        ends_abruptly: bool = False,
+    ) -> None:
+        """Begin.
+
+        Args:
+            ports: Of this network namespace.
+            listening: A socket that is bound, perhaps in another one; by default some port of ours.
+            ends_abruptly: Whether both sides are reset when one ends, as if a process had died.
+        """
         self.ports = ports
+        self._ends_abruptly = ends_abruptly
         self._turns = itertools.count()
+        self._closing = threading.Event()
         self._open: list[socket.socket] = []
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self._listening = listening or socket.create_server(("127.0.0.1", 0))
+        self._listening.listen(_BACKLOG)
         self.port: int = self._listening.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, name="balancer")]
         self._threads[0].start()
 
     def close(self) -> None:
+        self._closing.set()
         self._listening.shutdown(socket.SHUT_RDWR)
         self._threads[0].join(10)
         self._listening.close()
@@ -70,6 +87,10 @@ class Balancer:
         with contextlib.suppress(OSError):
             while data := source.recv(self.piece_bytes):
                 sink.sendall(data)
-                time.sleep(self.pause_seconds)
+                self._closing.wait(self.pause_seconds)
+        for each in (source, sink) if self._ends_abruptly else ():
+            with contextlib.suppress(OSError):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                each.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,13 +12,16 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from nightcap.contract import keys
 from tests.apiserver.private import BASE, REPOSITORY, PrivateApi, free_port, own_kubeconfig
 
 SYSTEM = "nightcap-system"
 _PATIENCE_SECONDS = 60
+_INJECTED = json.dumps({"release": "tests", "orders": 1, "profile": "privileged"})
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -36,6 +40,22 @@ def install(api: PrivateApi) -> None:
     for crd in crds:
         done = api.kubectl("wait", "--for=condition=Established", f"crd/{crd['metadata']['name']}")
         assert done.returncode == 0, done.stderr
+
+
+def a_pod(name: str, app: str) -> dict[str, Any]:
+    """A pod that was injected; nobody runs it."""
+    sidecar = {"name": keys.SIDECAR_CONTAINER, "image": "registry.local/nightcap/sidecar:1"}
+    return {
+        "metadata": {
+            "name": name,
+            "labels": {"app": app},
+            "annotations": {keys.INJECTED: _INJECTED},
+        },
+        "spec": {
+            "initContainers": [{**sidecar, "restartPolicy": "Always"}],
+            "containers": [{"name": "app", "image": "registry.local/app:1"}],
+        },
+    }
 
 
 class ControllerProcess:

@@ -24,6 +24,7 @@ from nightcap.contract import keys
 from nightcap.contract.paths import collector_name
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH
+from nightcap.kube.errors import NotFound
 from tests.apiserver.private import BASE, REPOSITORY, PrivateApi, free_port
 
 CALICO = REPOSITORY / "manifests" / "calico"
@@ -177,6 +178,10 @@ class Retrieval:
             "data": data_of(bundle),
         }  # fmt: skip
         self.api.apply(*(d for file in files for d in yaml.safe_load_all(file.read_text())), secret)
+        done = self.api.kubectl(
+            "wait", "--for=condition=Established", "crd", "--all", "--timeout=20s"
+        )
+        assert done.returncode == 0, done.stderr
 
     def _own_kubeconfig(self) -> Path:
         found = json.loads(self.api.kubeconfig.read_text())
@@ -192,6 +197,9 @@ class Retrieval:
         """
         address, name = _own_address(), "nightcap-retrieval"
         self.api.namespace(SYSTEM)
+        with contextlib.suppress(NotFound):  # that of another module's programs
+            path = paths.pod(SYSTEM, name)
+            self.api.client.request("DELETE", path, body={"gracePeriodSeconds": 0})
         security = {
             "runAsNonRoot": True, "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},

@@ -17,7 +17,7 @@ from nightcap.contract import keys
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH
 from nightcap.kube.errors import ApiError, Conflict, NotFound
-from tests.apiserver.controllers import SYSTEM, ControllerProcess, install
+from tests.apiserver.controllers import SYSTEM, ControllerProcess, a_pod, install
 from tests.apiserver.private import PrivateApi
 
 SHOP = "shop"
@@ -25,7 +25,6 @@ APPS = ("web", "db", "cache")
 PODS = 24
 CAPTURES = 6
 _SETTLE_SECONDS = 120
-_INJECTED = json.dumps({"release": "kills", "orders": 1, "profile": "privileged"})
 
 
 class Shop:
@@ -117,21 +116,6 @@ class Shop:
     def _listed(self, path: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = json.loads(self.api.client.request("GET", path))["items"]
         return items
-
-
-def a_pod(name: str, app: str) -> dict[str, Any]:
-    sidecar = {"name": keys.SIDECAR_CONTAINER, "image": "registry.local/nightcap/sidecar:1"}
-    return {
-        "metadata": {
-            "name": name,
-            "labels": {"app": app},
-            "annotations": {keys.INJECTED: _INJECTED},
-        },
-        "spec": {
-            "initContainers": [{**sidecar, "restartPolicy": "Always"}],
-            "containers": [{"name": "app", "image": "registry.local/app:1"}],
-        },
-    }
 
 
 class Replicas:

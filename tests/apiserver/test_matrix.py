@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
 import json
-import ssl
-import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from nightcap.contract import keys
 from nightcap.kube import paths
 from tests.apiserver.private import PrivateApi
 from tests.apiserver.retrieving import SYSTEM, Retrieval, roles
-from tests.unit.retrieval.builders import a_pcap
+from tests.apiserver.speaking import Answer, direct, proxy_rights, through_proxy
+from tests.apiserver.tokens import signed_anew
 
 HERE, ELSEWHERE = "matrix-here", "matrix-elsewhere"
 RUNNING, FINISHED, CALICOS, ABSENT = "running", "finished", "calicos", "absent"
@@ -90,13 +81,6 @@ DELETES = (
 
 
 @dataclass(frozen=True)
-class Answer:
-    status: int
-    body: bytes
-    headers: dict[str, str]
-
-
-@dataclass(frozen=True)
 class World:
     """The programs, the tokens of all who speak to them, and what there is."""
 
@@ -152,19 +136,7 @@ def make_world(api: PrivateApi, retrieval: Retrieval) -> World:
             ELSEWHERE,
             {"files-elsewhere": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]},
         ),
-        *roles(
-            SYSTEM,
-            {
-                "passer-on": [
-                    {
-                        "apiGroups": [""],
-                        "resources": ["services/proxy"],
-                        "resourceNames": ["https:nightcap-retrieval:443"],
-                        "verbs": ["get", "delete"],
-                    }
-                ]
-            },
-        ),
+        *proxy_rights(),
         {
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRoleBinding",
@@ -177,7 +149,6 @@ def make_world(api: PrivateApi, retrieval: Retrieval) -> World:
             "subjects": [{"kind": "ServiceAccount", "name": "admin", "namespace": HERE}],
         },
     )
-    wait_established(api)
     selector: dict[str, Any] = {"selector": {"matchLabels": {"app": "web"}}}
     uids = {
         RUNNING: retrieval.capture(HERE, RUNNING, selector),
@@ -218,121 +189,19 @@ def make_world(api: PrivateApi, retrieval: Retrieval) -> World:
     retrieval.start("collector", "files")
     retrieval.serve_by_proxy()
     world = World(retrieval, tokens, uids, "")
-    with direct(world, "collector") as collector:
+    with direct(world.retrieval, "collector") as collector:
         for name in (RUNNING, FINISHED, CALICOS):
             answer = collector.append(sidecar, uids[name], seq=1)
             assert answer.status == 204, answer
-    with direct(world) as files:
+    with direct(world.retrieval) as files:
         listed = files.ask("GET", f"{V1}/{RUNNING}/files", tokens["admin"])
     [file] = json.loads(listed.body)["files"]
     return replace(world, file=file["file"])
 
 
-def wait_established(api: PrivateApi) -> None:
-    done = api.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=20s")
-    assert done.returncode == 0, done.stderr
-
-
-def signed_anew(api: PrivateApi, token: str, expires_in: float) -> str:
-    """The same token with another end, signed by the API server's own key."""
-    head, claims, _ = token.split(".")
-    said = json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
-    said["exp"] = int(time.time() + expires_in)
-    said["iat"] = said["nbf"] = said["exp"] - 3600
-    signed = f"{head}.{_base64(json.dumps(said).encode())}"
-    key = load_pem_private_key((api.folder / "service-account.key").read_bytes(), password=None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    r, s = decode_dss_signature(key.sign(signed.encode(), ec.ECDSA(SHA256())))
-    return f"{signed}.{_base64(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
-
-
-def _base64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
-
-
-class Speaker:
-    """One kept connection, to a program or through the API server's service proxy."""
-
-    def __init__(
-        self,
-        connection: http.client.HTTPSConnection,
-        prefix: str = "",
-        passer_on: str = "",
-        *,
-        is_proxy: bool = False,
-    ) -> None:
-        self._connection = connection
-        self._prefix = prefix
-        self._passer_on = passer_on
-        self._is_proxy = is_proxy
-
-    def ask(
-        self,
-        method: str,
-        path: str,
-        token: str | None,
-        body: bytes | None = None,
-        **more: str,
-    ) -> Answer:
-        headers = {name.replace("_", "-"): value for name, value in more.items()}
-        if self._passer_on:
-            headers["Authorization"] = f"Bearer {self._passer_on}"
-        if token is not None:
-            name = "Nightcap-Authorization" if self._is_proxy else "Authorization"
-            headers[name] = f"Bearer {token}"
-        self._connection.request(method, self._prefix + path, body, headers)
-        answer = self._connection.getresponse()
-        is_live = "live" in path and answer.status == 200
-        content = b"" if is_live else answer.read()
-        if is_live:
-            # It goes on as long as the capture does: the first packets are enough.
-            content = answer.read1(65536)
-            self._connection.close()
-        sent = {name.lower(): value for name, value in answer.getheaders()}
-        return Answer(answer.status, content, sent)
-
-    def append(self, token: str | None, uid: str, seq: int) -> Answer:
-        return self.ask(
-            "PATCH",
-            f"/v1/captures/{uid}/eth0/{seq}",
-            token,
-            a_pcap(),
-            Upload_Offset="0",
-            Upload_Complete="?1",
-        )
-
-
-@contextmanager
-def direct(world: World, program: str = "files") -> Iterator[Speaker]:
-    with closing(world.retrieval.connect(program)) as connection:
-        yield Speaker(connection)
-
-
-@contextmanager
-def through_proxy(
-    api: PrivateApi,
-    world: World,
-    passer_on: str = "",
-    certificate: tuple[Path, Path] | None = None,
-) -> Iterator[Speaker]:
-    """As `kubectl nightcap` does it: two tokens, of which the API server keeps one.
-
-    In place of that one it takes the client certificate of a person who has one.
-    """
-    context = ssl.create_default_context(cafile=str(api.folder / "ca.crt"))
-    if certificate is not None:
-        context.load_cert_chain(*certificate)
-    connection = http.client.HTTPSConnection("127.0.0.1", api.port, context=context, timeout=20)
-    prefix = paths.service_proxy(SYSTEM, "https:nightcap-retrieval:443", "")
-    with closing(connection):
-        if certificate is None:
-            passer_on = passer_on or world.retrieval.token(SYSTEM, "passer-on")
-        yield Speaker(connection, prefix, passer_on, is_proxy=True)
-
-
 def test_every_cell_of_the_files_table(api: PrivateApi, world: World) -> None:
     wrong, count = [], 0
-    with direct(world) as near, through_proxy(api, world) as far:
+    with direct(world.retrieval) as near, through_proxy(world.retrieval) as far:
         for how, speaker in (("direct", near), ("service proxy", far)):
             for who, what, name, expected in cells(FILES_TABLE):
                 for method, path in requests(what, name, world.file):
@@ -363,7 +232,7 @@ def requests(what: str, name: str, file: str) -> Iterator[tuple[str, str]]:
 
 def test_every_cell_of_the_collectors_table(world: World) -> None:
     wrong = []
-    with direct(world, "collector") as speaker:
+    with direct(world.retrieval, "collector") as speaker:
         for who, what, name, expected in cells(COLLECTOR_TABLE):
             token = world.tokens[who]
             uid = world.uids[ABSENT if name == ABSENT else RUNNING]
@@ -382,7 +251,7 @@ def test_whether_a_capture_exists_is_in_no_answer_to_those_without_rights(
     api: PrivateApi, world: World
 ) -> None:
     """Not in status, text, length or headers, of whatever group the capture is."""
-    with direct(world) as near, through_proxy(api, world) as far:
+    with direct(world.retrieval) as near, through_proxy(world.retrieval) as far:
         for who, what, name, expected in cells(FILES_TABLE):
             if expected not in (401, 403) or name == ABSENT or (who, what) in TOLD:
                 continue
@@ -410,73 +279,3 @@ TOLD = {("delete-only", "del"), ("calico-files", "del"), ("admin", "del")}
 def neutral(answer: Answer, name: str) -> Answer:
     headers = {k: v for k, v in answer.headers.items() if k not in ("audit-id", "date")}
     return Answer(answer.status, answer.body.replace(name.encode(), b"NAME"), headers)
-
-
-def test_a_token_signed_anew_within_its_time_is_good(api: PrivateApi, world: World) -> None:
-    """So it is for their time, and not for our signature, that the expired ones are refused.
-
-    The API server grants a minute.
-    """
-    token = world.tokens["admin"]
-    assert token is not None
-    with direct(world) as speaker:
-        for expires_in, expected in ((3000, 200), (-90, 401)):
-            renewed = signed_anew(api, token, expires_in)
-            assert speaker.ask("GET", f"{V1}/{RUNNING}/files", renewed).status == expected
-
-
-def test_a_person_with_a_certificate_comes_by_a_short_lived_token(
-    api: PrivateApi, world: World
-) -> None:
-    """Retrieval knows tokens alone: the certificate is for the API server, also on the way here."""
-    certificate = api.certificate_of("carol")
-    as_carol = api.kubeconfig_of("carol", certificate)
-    api.apply(*rights_of_carol())
-
-    def create_token(*arguments: str, account: str = "files-only") -> str:
-        command = ("-n", HERE, "create", "token", account, "--duration=10m", *arguments)
-        done = api.kubectl(*command, kubeconfig=as_carol)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-    bound_to = {"kind": "Secret", "metadata": {"name": "carols"}}
-    api.client.request("POST", paths.secrets(HERE), body=bound_to)
-    good = create_token()
-    refused = {
-        "none at all": None,
-        "expired": signed_anew(api, good, -600),
-        "of another audience": create_token("--audience=somebody-else"),
-        "bound to what was deleted": create_token(
-            "--bound-object-kind=Secret", "--bound-object-name=carols"
-        ),
-    }
-    api.client.request("DELETE", paths.secret(HERE, "carols"))
-    path = f"{V1}/{RUNNING}/files"
-    with direct(world) as near, through_proxy(api, world, certificate=certificate) as far:
-        for speaker in (near, far):
-            assert speaker.ask("GET", path, good).status == 200
-            for why, token in refused.items():
-                answer = speaker.ask("GET", path, token)
-                assert (answer.status, b'"kind"' in answer.body) == (401, False), why
-    # Of whom she may be is for the API server to say.
-    done = api.kubectl("-n", HERE, "create", "token", "admin", kubeconfig=as_carol)
-    assert "forbidden" in done.stderr
-
-
-def rights_of_carol() -> Iterator[dict[str, Any]]:
-    token = {"resources": ["serviceaccounts/token"], "verbs": ["create"]}
-    proxy = {"resources": ["services/proxy"], "verbs": ["get"]}
-    for namespace, rule in ((HERE, token | {"resourceNames": ["files-only"]}), (SYSTEM, proxy)):
-        _account, role, binding = roles(namespace, {"carol": [{"apiGroups": [""], **rule}]})
-        yield role
-        group = "rbac.authorization.k8s.io"
-        yield binding | {"subjects": [{"kind": "User", "name": "carol", "apiGroup": group}]}
-
-
-def test_through_the_proxy_the_api_servers_right_comes_first(api: PrivateApi, world: World) -> None:
-    token = world.tokens["files-only"]
-    assert token is not None
-    with through_proxy(api, world, passer_on=token) as speaker:
-        answer = speaker.ask("GET", f"{V1}/{RUNNING}/files", token)
-    assert answer.status == 403
-    assert json.loads(answer.body)["kind"] == "Status"

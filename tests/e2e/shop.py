@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import ssl
+import subprocess
 import uuid
 from dataclasses import dataclass
 from typing import Any
 
 from demo.evidence import CaptureFile, open_zip
-from demo.files import Answer, Retrieval
+from demo.files import Answer, Retrieval, reach_retrieval
 from demo.kubectl import Kubectl, KubectlError, wait_for
 from demo.stage import Stage
 from nightcap.kube import paths
@@ -210,6 +213,22 @@ class Shop:
         answer = self.zip(retrieval, capture, token)
         assert answer.status in (200, 204), (answer.status, answer.body)
         return open_zip(answer.body) if answer.status == 200 else []
+
+    def payloads(self, capture: str, token: str, count: int) -> list[str]:
+        """What the packets of a capture say, once there are so many.
+
+        Retrieval may just be coming back: it is reached anew each time.
+        """
+
+        def found() -> list[str] | None:
+            with contextlib.suppress(OSError, ssl.SSLError, subprocess.SubprocessError):
+                with reach_retrieval(self.kubectl) as retrieval:
+                    files = self.files(retrieval, capture, token)
+                got = [bytes(packet["UDP"].payload).decode() for f in files for packet in f.packets]
+                return got if len(got) >= count else None
+            return None
+
+        return wait_for(f"{count} packets", found, 90)
 
     def refused(self, *arguments: str, stdin: str | None = None, user: str | None = None) -> str:
         """Run what must be refused; returns what the API server says."""

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import ssl
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -198,17 +197,7 @@ def test_programs_that_are_killed_come_back_and_nothing_is_lost(
         sent += batch
         stage.kubectl.rolled_out("nightcap-system", name)
 
-    def found() -> list[str] | None:
-        with contextlib.suppress(OSError, ssl.SSLError, subprocess.SubprocessError):
-            from demo.files import reach_retrieval
-
-            with reach_retrieval(stage.kubectl) as again:
-                files = shop.files(again, "all", token)
-            got = [bytes(p["UDP"].payload).decode() for f in files for p in f.packets]
-            return got if len(got) >= len(sent) else None
-        return None
-
-    assert wait_for("all packets", found, 90) == sent
+    assert shop.payloads("all", token, len(sent)) == sent
     shop.create(shop.capture("after", filter="udp port 7001"))
     shop.wait_open("after")
     assert json.loads(shop.annotations("web")["nightcap.dev/orders"])["v"] == 1

@@ -48,7 +48,7 @@ def test_every_reason_of_a_report_is_explained() -> None:
 def test_every_event_is_explained() -> None:
     sources = "".join(
         (ROOT / "controller" / name).read_text()
-        for name in ("annotations.py", "canary.py", "guard.py", "reconcile.py")
+        for name in ("annotations.py", "canary.py", "guard.py", "misfits.py", "reconcile.py")
     )
     said = set(
         re.findall(r'reason="(\w+)"|_tell\(asking, "(\w+)"|"(SidecarRefused|NotInjected)"', sources)

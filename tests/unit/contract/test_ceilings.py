@@ -6,7 +6,7 @@ import pytest
 
 from nightcap.contract import keys
 from nightcap.contract.assignment import ResolvedCapture
-from nightcap.contract.captures import FOREVER, PacketCapture, parse_capture, resolve
+from nightcap.contract.captures import FOREVER, PacketCapture, order_of, parse_capture, resolve
 from nightcap.contract.ceilings import (
     CaptureCeiling,
     ceiling_of,
@@ -82,7 +82,7 @@ def test_of_several_the_strictest_holds_field_by_field():
         ({"duration": "2h"}, {"maxDuration": "1h"}, "maxDuration"),
         ({"limits": {"maxSize": "2Gi"}}, {"maxSize": "100Mi"}, "maxSize"),
         ({"limits": {"maxSize": 0}}, {"maxSize": "100Mi"}, "maxSize"),
-        ({"limits": {"whenFull": "DropOldest"}}, {"maxSize": "100Mi"}, "maxSize"),
+        ({"limits": {"maxSize": "2Gi", "whenFull": "DropOldest"}}, {"maxSize": "1Gi"}, "maxSize"),
         ({"interfaces": ["eth0", "any"]}, {"interfaces": ["eth0"]}, "interfaces"),
     ],
 )
@@ -129,9 +129,17 @@ def test_a_calico_capture_without_an_end_is_ended():
     assert resolve(capture).ends_at == FOREVER
     settings, broken = measured(capture, maxDuration="10m", maxSize="100M")
     assert (broken, settings.ends_at - settings.starts_at) == ((), 600)
-    # Its ring is retrieval's to keep, which goes by the capture alone.
-    _, broken = measured(capture, maxSize="50M")
-    assert len(broken) == 1
+
+
+def test_a_ring_of_no_size_of_its_own_is_a_smaller_one():
+    """Retrieval keeps it, and goes by the ceiling as well."""
+    for capture in (
+        a_capture(group=keys.CALICO_GROUP),
+        a_capture(limits={"whenFull": "DropOldest"}),
+    ):
+        settings, broken = measured(capture, maxSize="50M")
+        assert (broken, settings.limit.bytes) == ((), 50 * 10**6)
+        assert order_of(capture, settings, NOW).limit.bytes == 0
 
 
 def test_without_a_ceiling_and_below_it_nothing_changes():

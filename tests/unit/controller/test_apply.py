@@ -155,6 +155,23 @@ def test_a_status_is_replaced_and_fields_that_are_gone_are_removed(world):
     assert world.memory.status_written_at == {"capture-uid": NOW}
 
 
+def test_what_kernels_dropped_is_counted_once_and_by_no_name(world):
+    """Whoever reaches the metrics would learn from a name where there are captures."""
+
+    def counted() -> float | None:
+        return world.metrics.registry.get_sample_value("nightcap_controller_dropped_packets_total")
+
+    first, second = {"dropped": 5}, {"dropped": 7}
+    world.server.answers = [(500, {})]
+    world.do(UpdateStatus(CAPTURE, first))
+    assert counted() == 0
+    world.do(UpdateStatus(CAPTURE, first))
+    world.do(UpdateStatus(CAPTURE, second, first))
+    assert counted() == 7
+    world.do(UpdateStatus(CAPTURE, {}, {"dropped": "seven"}))
+    assert counted() == 7
+
+
 def test_people_are_told_of_a_write_that_was_done_and_of_no_other(world):
     condition = {"type": "Recording", "status": "True", "reason": "Capturing", "message": "m"}
     started = UpdateStatus(CAPTURE, {"conditions": [condition]})

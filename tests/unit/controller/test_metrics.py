@@ -3,6 +3,8 @@ from pathlib import Path
 from typing import Any
 
 from controller.metrics import Metrics
+from nightcap.contract.objects import ObjectMeta
+from nightcap.kube.reflector import Malformed
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -11,7 +13,7 @@ class Watch:
     """A watch as metrics see it."""
 
     name, lists, watches, failures = "pods", 2, 3, 1
-    malformed = {("shop", "odd"): "it is odd"}  # noqa: RUF012
+    malformed = (Malformed(ObjectMeta(name="odd", namespace="shop"), "it is odd"),)
 
     def items(self) -> tuple[Any, ...]:
         return ()

@@ -190,10 +190,13 @@ def test_object_that_does_not_decode_is_kept_out_and_named(
     api.put(f"{LIST}/good")
     things = follow()
     assert things.names() == ["good"]
-    assert "size" in things.reflector.malformed["ns", "bad"]
+    (bad,) = things.reflector.malformed
+    assert bad.metadata.name == "bad"
+    assert "size" in bad.error
+    assert "object not understood" in caplog.messages
     api.put(f"{LIST}/bad", size=1)
     eventually(lambda: things.names() == ["bad", "good"])
-    assert things.reflector.malformed == {}
+    assert things.reflector.malformed == ()
 
 
 def test_a_bad_edit_does_not_look_like_a_deletion(
@@ -203,7 +206,7 @@ def test_a_bad_edit_does_not_look_like_a_deletion(
     api.put(f"{LIST}/a", size=1)
     things = follow()
     api.put(f"{LIST}/a", size="many")
-    eventually(lambda: ("ns", "a") in things.reflector.malformed)
+    eventually(lambda: things.reflector.malformed != ())
     api.say("ERROR", GONE)  # and a new list keeps it, too
     eventually(lambda: things.reflector.lists == 2)
     kept = things.reflector.get("ns", "a")
@@ -212,7 +215,7 @@ def test_a_bad_edit_does_not_look_like_a_deletion(
     assert things.kinds() == [("added", "a")]
     api.delete(f"{LIST}/a")
     eventually(lambda: things.kinds() == [("added", "a"), ("deleted", "a")])
-    assert things.reflector.malformed == {}
+    assert things.reflector.malformed == ()
 
 
 def test_callback_that_fails_is_logged_and_the_next_one_is_called(

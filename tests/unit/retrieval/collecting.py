@@ -6,6 +6,7 @@ from typing import Any
 from werkzeug.test import Client, TestResponse
 
 from nightcap.contract.captures import PacketCapture, parse_capture
+from nightcap.contract.ceilings import Ceiling
 from nightcap.kube.reviews import TokenReviewer
 from retrieval.collector.admission import Admission, live_pod
 from retrieval.collector.app import CollectorApp, Parties
@@ -48,7 +49,8 @@ class Collector:
     def __init__(self, store: Store, api: FakeApi) -> None:
         self.store, self.api = store, api
         self.watch = Watched()
-        self.captures = Captures(self.watch, live_list(api.client))
+        self.ceiling: Ceiling | None = None
+        self.captures = Captures(self.watch, live_list(api.client), lambda _: self.ceiling)
         self.reports = ReportIndex(store, boot_id="boot")
         self.janitor = Janitor(store, self.captures, self.reports, limit_bytes=STORE_BYTES)
         self.ready = True
