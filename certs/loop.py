@@ -12,12 +12,14 @@ from collections.abc import Callable
 import msgspec
 
 from certs.policy import Observed, Step, StepKind, next_step
-from certs.publish import CertificateSettings, Publisher
+from certs.publish import Publisher
+from certs.settings import CertificateSettings
 from nightcap.contract.objects import ObjectMeta
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.errors import AlreadyExists, ApiError, Conflict
 from nightcap.kube.reflector import Change, Reflector
+from nightcap.kube.watches import watch_one
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +34,6 @@ class _Anything(msgspec.Struct, frozen=True):
     """Enough of an object to see that it changed."""
 
     metadata: ObjectMeta = ObjectMeta()
-
-
-_ANYTHING = msgspec.json.Decoder(_Anything)
 
 
 class CertificateLoop:
@@ -155,12 +154,12 @@ class CertificateLoop:
             watched.append((paths.mutating_webhooks(), settings.webhooks))
             watched.append((paths.validating_webhooks(), settings.webhooks))
         return [
-            Reflector(
+            watch_one(
                 self._client,
                 path,
-                _ANYTHING.decode,
+                _Anything,
+                name,
                 name=f"{path.rpartition('/')[2]}/{name}",
-                field_selector=f"metadata.name={name}",
                 on_change=self._heard,
             )
             for path, name in watched

@@ -8,14 +8,15 @@ caller looks again.
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
 
 from certs.bundle import EMPTY, Bundle, bundle_of, data_of
-from certs.issue import LEAF_SECONDS, ROOT_SECONDS, new_leaf, new_root
-from certs.policy import Observed, Policy, ServingSecret, Step, StepKind, bundle_text
+from certs.policy import Observed, Step, StepKind, bundle_text
+from certs.settings import CertificateSettings
+from certs.steps import secret_after
 from nightcap.contract.objects import ObjectMeta, Secret
 from nightcap.kube import paths
 from nightcap.kube.client import JSON_PATCH, MERGE_PATCH, KubeClient
@@ -25,135 +26,11 @@ MUTATING: Final = "MutatingWebhookConfiguration"
 VALIDATING: Final = "ValidatingWebhookConfiguration"
 CONFIG_MAP: Final = "ConfigMap"
 _DIFFERENT: Final = "its webhooks have different bundles"
-_WEBHOOKS_NAME: Final = "nightcap"
 _LABELS: Final = {
     "app.kubernetes.io/name": "nightcap",
     "app.kubernetes.io/component": "certificates",
     "app.kubernetes.io/managed-by": "nightcap-controller",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateSettings:
-    """Which objects hold what, and how long certificates live.
-
-    Attributes:
-        namespace: Of Nightcap itself.
-        policy: Servers, lives, settling time.
-        ca_secret: The roots with their keys.
-        config_map: The bundle of roots, for people and the command line.
-        webhooks: Name of both webhook configurations; empty if their `caBundle` is somebody
-            else's to fill in.
-        webhook_service: Only webhooks that call this Service are touched.
-        check_seconds: How often to look even if nothing was heard.
-    """
-
-    namespace: str
-    policy: Policy
-    ca_secret: str = "nightcap-ca"  # noqa: S105 - the name of a Secret
-    config_map: str = "nightcap-ca"
-    webhooks: str = _WEBHOOKS_NAME
-    webhook_service: str = "nightcap-webhook"
-    check_seconds: float = 60.0
-
-    @classmethod
-    def standard(
-        cls,
-        namespace: str,
-        *,
-        retrieval_names: frozenset[str] = frozenset(),
-        cluster_domain: str = "cluster.local",
-        root_seconds: float = ROOT_SECONDS,
-        leaf_seconds: float = LEAF_SECONDS,
-        settle_seconds: float = 120.0,
-        check_seconds: float = 60.0,
-        fills_webhooks: bool = True,
-    ) -> "CertificateSettings":
-        """The installation as our manifests make it.
-
-        Args:
-            namespace: Of Nightcap itself.
-            retrieval_names: More names by which people reach retrieval.
-            cluster_domain: Of the cluster's DNS.
-            root_seconds: Life of a root.
-            leaf_seconds: Life of a leaf.
-            settle_seconds: From a new root in every bundle to its use.
-            check_seconds: How often to look even if nothing was heard.
-            fills_webhooks: Whether the `caBundle` of webhook configurations is ours.
-        """
-
-        def names(*services: str) -> frozenset[str]:
-            local = {"localhost", "127.0.0.1", "::1"}
-            return frozenset(local).union(
-                *(service_names(service, namespace, cluster_domain) for service in services)
-            )
-
-        retrieval = names("nightcap-collector", "nightcap-retrieval") | retrieval_names
-        policy = Policy(
-            serving=(
-                ServingSecret("nightcap-webhook-tls", names("nightcap-webhook")),
-                ServingSecret("nightcap-retrieval-tls", retrieval, collects=True),
-            ),
-            root_seconds=root_seconds,
-            leaf_seconds=leaf_seconds,
-            settle_seconds=settle_seconds,
-        )
-        return cls(
-            namespace,
-            policy,
-            webhooks=_WEBHOOKS_NAME if fills_webhooks else "",
-            check_seconds=check_seconds,
-        )
-
-
-def service_names(service: str, namespace: str, cluster_domain: str) -> frozenset[str]:
-    """Every name by which a Service can be called inside a cluster."""
-    return frozenset(
-        {
-            service,
-            f"{service}.{namespace}",
-            f"{service}.{namespace}.svc",
-            f"{service}.{namespace}.svc.{cluster_domain}",
-        }
-    )
-
-
-def secret_after(step: Step, old: Bundle, observed: Observed, policy: Policy, now: float) -> Bundle:
-    """What a Secret is to hold after a step; makes keys, changes nothing.
-
-    Args:
-        step: What to do.
-        old: What the step's Secret holds now.
-        observed: Everything, for the roots.
-        policy: Lives and names.
-        now: Epoch seconds.
-    """
-    n = step.generation
-    match step.kind:
-        case StepKind.NEW_ROOT:
-            root = new_root(n, now, policy.root_seconds)
-            return replace(old.with_pair(n, root), current=old.current or n)
-        case StepKind.ISSUE_LEAF:
-            if observed.ca is None:
-                raise ValueError(f"no root to sign a leaf of {step.where} with")
-            secret = next(secret for secret in policy.serving if secret.name == step.where)
-            leaf = new_leaf(observed.ca.pairs[n], secret.names_of(n), now, policy.leaf_seconds)
-            # A server never shows a leaf whose root is not in its own bundle.
-            return replace(
-                old.with_pair(n, leaf),
-                current=old.current or n,
-                ca_bundle=bundle_text(observed, now),
-            )
-        case StepKind.PUBLISH:
-            return replace(old, ca_bundle=bundle_text(observed, now))
-        case StepKind.MARK_PUBLISHED:
-            return replace(old, published_at={**old.published_at, n: now})
-        case StepKind.ACTIVATE:
-            return replace(old, current=n)
-        case StepKind.RETIRE:
-            return old.without(n)
-        case _:
-            raise ValueError(f"{step.kind} changes no Secret")
 
 
 @dataclass(frozen=True, slots=True)

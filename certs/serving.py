@@ -19,12 +19,14 @@ import msgspec
 from certs.bundle import BadBundle, bundle_of
 from certs.contexts import ServedContexts, contexts_of
 from certs.plain import PlainApp
-from certs.runner import ServerOptions, run_server
+from certs.runner import run_server
+from certs.worker import ServerOptions
 from nightcap.contract.objects import Secret
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.errors import ApiError
 from nightcap.kube.reflector import Change, Reflector
+from nightcap.kube.watches import watch_one
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +98,11 @@ class ServingCertificates:
         if self._loaded.is_set() and (problem := self._try_load()) is not None:
             # What was loaded before a fork can be old: a worker may start again after months.
             log.warning("certificate not read again", extra={"why": problem, **self._where()})
-        self._reflector = Reflector(
+        self._reflector = watch_one(
             self._client,
             paths.secrets(self._namespace),
-            _SECRET.decode,
-            name=self._secret_name,
-            field_selector=f"metadata.name={self._secret_name}",
+            Secret,
+            self._secret_name,
             on_change=self._follow,
         )
         self._reflector.start()

@@ -10,7 +10,7 @@ from typing import Final
 
 from certs.bundle import CA_BUNDLE
 from certs.loop import CertificateLoop
-from certs.publish import CertificateSettings
+from certs.settings import CertificateSettings
 from controller.actions import Action, namespace_of
 from controller.apply import Applier, record
 from controller.canary import CanaryProver
@@ -19,12 +19,7 @@ from controller.guard import InjectionGuard, Known
 from controller.health import HealthServer
 from controller.loop import Loop
 from controller.metrics import Metrics
-from controller.polling import (
-    COLLECTOR_SERVICE,
-    ReportPoller,
-    Trust,
-    addresses_of,
-)
+from controller.polling import ReportPoller, Trust, addresses_of
 from controller.reports import ReportBook
 from controller.settings import BadSettings, Settings
 from controller.view import Memory
@@ -32,6 +27,7 @@ from controller.watches import make_watches
 from controller.world import World
 from nightcap.contract.objects import ConfigMap
 from nightcap.contract.switch import SWITCH, is_off
+from nightcap.contract.uploads import COLLECTOR_SERVICE
 from nightcap.kube.client import KubeClient
 from nightcap.kube.elector import Elector
 from nightcap.kube.errors import ClusterUnavailable

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from controller.injection import reasons_without_sidecar
 from controller.tally import Tally
 from controller.view import Judged, NamespaceView, PodReport
 from controller.wording import cut, names_of, timestamp
 from nightcap.contract import keys
 from nightcap.contract.ceilings import Ceiling
-from nightcap.contract.coverage import why_without_sidecar
 from nightcap.contract.objects import Pod
 from nightcap.contract.reports import Reason
 
@@ -104,14 +104,8 @@ def _covered(tally: Tally, view: NamespaceView) -> Condition:
         return Condition(
             "PodsCovered", "True", "AllInjected", "every pod that is selected has its sidecar"
         )
-    why: dict[str, list[str]] = {}
-    for pod in tally.bare:
-        reason = why_without_sidecar(pod, view.namespace)
-        why.setdefault(reason, []).append(pod.metadata.name)
-    parts = [f"{names_of(names)}: {reason}" for reason, names in sorted(why.items())]
-    message = f"{len(tally.bare)} of {len(tally.matching)} pods have no sidecar; " + "; ".join(
-        parts
-    )
+    reasons = reasons_without_sidecar(tally.bare, view.namespace)
+    message = f"{len(tally.bare)} of {len(tally.matching)} pods have no sidecar; {reasons}"
     return Condition("PodsCovered", "False", "PodsWithoutSidecar", cut(message))
 
 

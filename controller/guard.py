@@ -83,7 +83,7 @@ class InjectionGuard(Collector):
         self._since: dict[str, float] = {}
         self._counted_at = float("-inf")
         self._counts: Counter[Coverage] = Counter()
-        self._told: dict[str, tuple[str, ...]] = {}
+        self._told: dict[str, frozenset[str]] = {}
 
     def start(self) -> None:
         """Begin, in a thread of its own; only when the watches have synced."""
@@ -127,15 +127,17 @@ class InjectionGuard(Collector):
     def _count(self) -> None:
         self._counts, missed = coverages(self._known.namespaces(), self._known.pods())
         news = [
-            name for name in sorted(missed) if set(missed[name]) - set(self._told.get(name, ()))
+            name
+            for name in sorted(missed)
+            if missed[name].names - self._told.get(name, frozenset())
         ]
-        self._told = {name: self._told.get(name, ()) for name in missed}
+        self._told = {name: self._told.get(name, frozenset()) for name in missed}
         if not self._may_write():
             return
         for name in news[:_MOST_NAMESPACES_TOLD]:
-            self._told[name] = missed[name]
+            self._told[name] = missed[name].names
             log.warning(
-                "pods without sidecar", extra={"namespace": name, "pods": len(missed[name])}
+                "pods without sidecar", extra={"namespace": name, "pods": len(missed[name].pods)}
             )
             self._warn(name, "PodsWithoutSidecar", missed_message(missed[name]))
 

@@ -5,8 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from controller.wording import names_of
 from nightcap.contract import keys
-from nightcap.contract.coverage import Coverage, coverage_of, has_sidecar, holding_reason
+from nightcap.contract.coverage import (
+    Coverage,
+    coverage_of,
+    has_sidecar,
+    holding_reason,
+    why_without_sidecar,
+)
 from nightcap.contract.objects import Namespace, Pod
 
 MOST_HELD_PODS: Final = 3
@@ -41,6 +48,18 @@ class Patience:
 
     most_pods: int = MOST_HELD_PODS
     seconds: float = HELD_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Pods of one namespace that should have a sidecar and do not."""
+
+    namespace: Namespace
+    pods: tuple[Pod, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(pod.metadata.name for pod in self.pods)
 
 
 def held_pods(pods: Iterable[Pod], known: Mapping[str, float], now: float) -> tuple[HeldPod, ...]:
@@ -80,17 +99,18 @@ def why_to_switch_off(held: Iterable[HeldPod], patience: Patience, now: float) -
 
 def coverages(
     namespaces: Iterable[Namespace], pods: Iterable[Pod]
-) -> tuple[Counter[Coverage], dict[str, tuple[str, ...]]]:
+) -> tuple[Counter[Coverage], dict[str, Missed]]:
     """How it stands with the living pods of the namespaces that are opted in.
 
     Returns:
-        (pods by coverage, namespace → names of the pods that should have a sidecar and do not).
+        (pods by coverage, name of a namespace → those of its pods that should have a sidecar
+        and do not).
     """
     enabled = {
         namespace.metadata.name: namespace for namespace in namespaces if is_enabled(namespace)
     }
     counts: Counter[Coverage] = Counter()
-    missed: dict[str, list[str]] = {}
+    missed: dict[str, list[Pod]] = {}
     for pod in pods:
         namespace = enabled.get(pod.metadata.namespace)
         if namespace is None or pod.is_over or pod.metadata.deletion_timestamp is not None:
@@ -98,8 +118,8 @@ def coverages(
         coverage = coverage_of(pod, namespace)
         counts[coverage] += 1
         if coverage is Coverage.MISSED:
-            missed.setdefault(pod.metadata.namespace, []).append(pod.metadata.name)
-    return counts, {name: tuple(sorted(names)) for name, names in missed.items()}
+            missed.setdefault(pod.metadata.namespace, []).append(pod)
+    return counts, {name: Missed(enabled[name], tuple(them)) for name, them in missed.items()}
 
 
 def is_enabled(namespace: Namespace) -> bool:
@@ -108,13 +128,21 @@ def is_enabled(namespace: Namespace) -> bool:
     return label == keys.INJECT_ENABLED and namespace.metadata.deletion_timestamp is None
 
 
-def missed_message(names: tuple[str, ...]) -> str:
-    """What an Event says of pods that should have a sidecar and do not."""
-    shown = ", ".join(names[:_NAMED])
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    one = len(names) == 1
+def missed_message(missed: Missed) -> str:
+    """What an Event says of pods that should have a sidecar and do not: which, why, what to do."""
+    namespace, count = missed.namespace.metadata.name, len(missed.pods)
+    # What to do comes first: a long list of names and reasons is cut at its end.
     return (
-        f"{len(names)} {'pod was' if one else 'pods were'} created without capture sidecar, while "
-        f"the webhook was away or switched off or because it refused: {shown}{more}; "
-        f"restart {'it' if one else 'them'} to get one"
+        f"{count} {'pod has' if count == 1 else 'pods have'} no capture sidecar, so no capture "
+        f"records {'it' if count == 1 else 'them'}. kubectl nightcap enable {namespace} names the "
+        "command that restarts what needs it. "
+        f"{reasons_without_sidecar(missed.pods, missed.namespace)}"
     )
+
+
+def reasons_without_sidecar(pods: Iterable[Pod], namespace: Namespace | None) -> str:
+    """Which pods of a namespace have no sidecar for which reason, each reason once."""
+    why: dict[str, list[str]] = {}
+    for pod in pods:
+        why.setdefault(why_without_sidecar(pod, namespace), []).append(pod.metadata.name)
+    return "; ".join(f"{names_of(names)}: {reason}" for reason, names in sorted(why.items()))

@@ -20,7 +20,6 @@ from nightcap.contract.uploads import COLLECTOR_PORT
 
 log = logging.getLogger(__name__)
 
-COLLECTOR_SERVICE: Final = "nightcap-collector"
 REPORTS_PATH: Final = "/v1/reports"
 POLL_SECONDS: Final = 2.0
 _PATIENCE_SECONDS: Final = 10.0

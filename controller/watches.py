@@ -1,31 +1,30 @@
 """What the controller watches, and whom each watch tells."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 
 from controller.actions import RecordEvent
 from controller.misfits import not_understood
-from controller.polling import COLLECTOR_SERVICE, EndpointSlice
+from controller.polling import EndpointSlice
 from controller.settings import Settings
 from controller.trim import namespace_decoder, pod_decoder
 from controller.view import decode_capture
 from controller.world import World
-from nightcap.contract import keys
 from nightcap.contract.captures import PacketCapture
 from nightcap.contract.ceilings import CaptureCeiling, parse_ceiling
 from nightcap.contract.objects import ConfigMap, Namespace, Pod, Service
 from nightcap.contract.switch import SWITCH
+from nightcap.contract.uploads import COLLECTOR_SERVICE
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.groups import GroupReflector
-from nightcap.kube.reflector import Change, HasMetadata, Reflector
+from nightcap.kube.reflector import Reflector
+from nightcap.kube.watches import watch_captures, watch_one
 
 _CA_CONFIG_MAP: Final = "nightcap-ca"
-
-T = TypeVar("T", bound=HasMetadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,26 +73,10 @@ def make_watches(client: KubeClient, settings: Settings, world: World) -> Watche
     """Prepare the watches; each tells the world."""
     ours = settings.namespace
     config_maps = paths.config_maps(ours)
+    captures, calico = watch_captures(client, decode_capture, world.on_capture)
     return Watches(
-        captures=Reflector(
-            client,
-            paths.packetcaptures(),
-            decode_capture,
-            name="packetcaptures",
-            on_change=world.on_capture,
-        ),
-        calico=GroupReflector(
-            client,
-            lambda on_change: Reflector(
-                client,
-                paths.packetcaptures(group=keys.CALICO_GROUP),
-                decode_capture,
-                name="calico-packetcaptures",
-                on_change=on_change,
-            ),
-            name="calico-packetcaptures",
-            on_change=world.on_capture,
-        ),
+        captures=captures,
+        calico=calico,
         pods=Reflector(client, paths.pods(), pod_decoder(), name="pods", on_change=world.on_pod),
         namespaces=Reflector(
             client,
@@ -102,7 +85,7 @@ def make_watches(client: KubeClient, settings: Settings, world: World) -> Watche
             name="namespaces",
             on_change=world.on_namespace,
         ),
-        services=_one(
+        services=watch_one(
             client,
             paths.services(ours),
             Service,
@@ -117,8 +100,8 @@ def make_watches(client: KubeClient, settings: Settings, world: World) -> Watche
             name="endpointslices",
             label_selector=f"kubernetes.io/service-name={COLLECTOR_SERVICE}",
         ),
-        roots=_one(client, config_maps, ConfigMap, _CA_CONFIG_MAP, name="roots"),
-        switch=_one(
+        roots=watch_one(client, config_maps, ConfigMap, _CA_CONFIG_MAP, name="roots"),
+        switch=watch_one(
             client, config_maps, ConfigMap, SWITCH, name="switch", on_change=world.on_switch
         ),
         ceilings=Reflector(
@@ -128,24 +111,4 @@ def make_watches(client: KubeClient, settings: Settings, world: World) -> Watche
             name="captureceilings",
             on_change=world.on_ceiling,
         ),
-    )
-
-
-def _one(
-    client: KubeClient,
-    path: str,
-    kind: type[T],
-    object_name: str,
-    *,
-    name: str,
-    on_change: Callable[[Change[T]], None] | None = None,
-) -> Reflector[T]:
-    """The watch of the one object of that name."""
-    return Reflector(
-        client,
-        path,
-        msgspec.json.Decoder(kind).decode,
-        name=name,
-        field_selector=f"metadata.name={object_name}",
-        on_change=on_change,
     )

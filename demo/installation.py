@@ -144,23 +144,23 @@ def _has_ca_bundle(kubectl: Kubectl) -> bool:
 def uninstall(kubectl: Kubectl, manifests: str, say: Callable[[str], None]) -> None:
     """Remove everything, the webhooks first, so that nothing is called that is not there.
 
-    The policy that guards orders stays while an injected pod lives: with nobody left who
+    The policies that guard orders stay while an injected pod lives: with nobody left who
     writes orders, nobody else may.
     """
     webhooks = ("mutatingwebhookconfiguration", "validatingwebhookconfiguration")
     for kind in webhooks:
         kubectl.delete(kind, "nightcap")
     injected = _injected_pods(kubectl)
-    all_but_the_policy = ("-l", "nightcap.dev/remove!=last") if injected else ()
+    all_but_the_guard = ("-l", "nightcap.dev/remove!=last") if injected else ()
     kubectl.run(
-        "delete", "--ignore-not-found", *all_but_the_policy, "-f", "-",
+        "delete", "--ignore-not-found", *all_but_the_guard, "-f", "-",
         stdin=manifests, timeout_seconds=300,
     )  # fmt: skip
     if injected:
         say(
             f"{len(injected)} injected pods still run (such as {injected[0]}); until they are "
-            "replaced, the policy nightcap-orders stays. Then: kubectl delete "
-            "validatingadmissionpolicy,validatingadmissionpolicybinding nightcap-orders"
+            "replaced, the policies that guard orders stay. Then: kubectl delete "
+            "validatingadmissionpolicy,validatingadmissionpolicybinding -l nightcap.dev/remove=last"
         )
 
 

@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+from functools import lru_cache
 from typing import Final
 
 from certs.serving import ServingCertificates, serve
@@ -85,17 +86,21 @@ def pod_handler(
 ) -> PodHandler:
     """What injects, wired to what is watched."""
 
-    def template() -> Template:
-        generation = certificates.generation
+    @lru_cache(maxsize=2)
+    def of(generation: int, collector_ca: str) -> Template:
         return Template(
             image=settings.sidecar_image,
             release=settings.release,
             collector_name=paths.collector_name(generation),
-            collector_ca=certificates.ca_pem(generation),
+            collector_ca=collector_ca,
             spool_size=settings.spool_size,
             spool_bytes=settings.spool_bytes,
             wait=settings.wait,
         )
+
+    def template() -> Template:
+        generation = certificates.generation
+        return of(generation, certificates.ca_pem(generation))
 
     return PodHandler(
         cache, template, settings.sizes, own_namespace=settings.namespace, clock=time.time

@@ -17,16 +17,15 @@ from nightcap.contract.captures import BadCapture, PacketCapture, parse_capture,
 from nightcap.contract.ceilings import Ceiling, ceiling_of, parse_ceiling, within_ceiling
 from nightcap.contract.objects import ConfigMap, LimitRange, Namespace, ResourceQuota, Service
 from nightcap.contract.switch import SWITCH, is_off
-from nightcap.contract.uploads import COLLECTOR_PORT
+from nightcap.contract.uploads import COLLECTOR_PORT, COLLECTOR_SERVICE
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
-from nightcap.kube.groups import GroupReflector
 from nightcap.kube.reflector import Change, HasMetadata, Reflector
+from nightcap.kube.watches import watch_captures, watch_one
 from webhook.facts import NamespaceFacts, NotAtOnce
 
 log = logging.getLogger(__name__)
 
-COLLECTOR_SERVICE: Final = "nightcap-collector"
 _LAG_SECONDS: Final = 0.05
 _LAG_STEP_SECONDS: Final = 0.005
 
@@ -55,39 +54,14 @@ class ClusterCache:
             msgspec.json.Decoder(Namespace).decode,
             name="namespaces",
         )
-        self._captures = Reflector(
-            client,
-            paths.packetcaptures(),
-            _decode_capture,
-            name="packetcaptures",
-            on_change=self.running.apply,
+        # Calico's are not among those that readiness waits for: pods must start whatever that
+        # group is.
+        self._captures, self._calico = watch_captures(client, _decode_capture, self.running.apply)
+        self._collector = watch_one(
+            client, paths.services(namespace), Service, COLLECTOR_SERVICE, name="collector"
         )
-        # Not among those that readiness waits for: pods must start whatever that group is.
-        self._calico = GroupReflector(
-            client,
-            lambda on_change: Reflector(
-                client,
-                paths.packetcaptures(group=keys.CALICO_GROUP),
-                _decode_capture,
-                name="calico-packetcaptures",
-                on_change=on_change,
-            ),
-            name="calico-packetcaptures",
-            on_change=self.running.apply,
-        )
-        self._collector = Reflector(
-            client,
-            paths.services(namespace),
-            msgspec.json.Decoder(Service).decode,
-            name="collector",
-            field_selector=f"metadata.name={COLLECTOR_SERVICE}",
-        )
-        self._switch = Reflector(
-            client,
-            paths.config_maps(namespace),
-            msgspec.json.Decoder(ConfigMap).decode,
-            name="switch",
-            field_selector=f"metadata.name={SWITCH}",
+        self._switch = watch_one(
+            client, paths.config_maps(namespace), ConfigMap, SWITCH, name="switch"
         )
         self._ceilings = Reflector(
             client, paths.capture_ceilings(namespace), parse_ceiling, name="captureceilings"
@@ -161,7 +135,10 @@ class ClusterCache:
 
     def captures(self, namespace: str) -> tuple[ResolvedCapture, ...]:
         """The captures of a namespace that are good and within its ceiling, running or not."""
-        return within_ceiling(self.running.of(namespace), self.ceiling(namespace), time.time())
+        running = self.running.of(namespace)
+        if not running:
+            return ()
+        return within_ceiling(running, self.ceiling(namespace), time.time())
 
     def ceiling(self, namespace: str) -> Ceiling | None:
         """What captures of a namespace may come to at most."""

@@ -148,12 +148,7 @@ class PodHandler:
         namespace: NamespaceFacts,
         template: Template,
     ) -> Outcome:
-        # The pod's own `metadata.namespace` is empty when the path of the request names it.
-        meta = msgspec.structs.replace(pod.meta, namespace=namespace.name)
-        orders = orders_of_new_pod(
-            meta, self._cluster.captures(namespace.name), self._cluster.collectors, self._clock()
-        )
-        value = injection.orders_value(pod, template, orders)
+        value, captures = self._orders(pod, namespace, template)
         if isinstance(decision, Keep):
             patch = injection.refresh(pod, decision.index, template, value)
             word, reason = "kept", str(decision.reason)
@@ -165,7 +160,6 @@ class PodHandler:
             patch = injection.inject(pod, template, decision.profile, fitting.resources, value)
             word, reason = "injected", ""
         warnings = (SHARED_PROCESSES,) if pod.spec.share_process_namespace else ()
-        captures = [entry.id for entry in orders.captures] if value else []
         audit = {"decision": word, "release": template.release}
         if reason:
             audit["reason"] = reason
@@ -173,6 +167,19 @@ class PodHandler:
             audit["captures"] = ",".join(captures)
         answer = Answer(patch=_encode(patch), warnings=warnings, audit=audit)
         return Outcome(answer, word, reason, {"captures": captures})
+
+    def _orders(
+        self, pod: Pod, namespace: NamespaceFacts, template: Template
+    ) -> tuple[str, list[str]]:
+        """The pod's orders annotation, empty for none, and the captures in it."""
+        captures = self._cluster.captures(namespace.name)
+        if not captures:
+            return "", []
+        # The pod's own `metadata.namespace` is empty when the path of the request names it.
+        meta = msgspec.structs.replace(pod.meta, namespace=namespace.name)
+        orders = orders_of_new_pod(meta, captures, self._cluster.collectors, self._clock())
+        value = injection.orders_value(pod, template, orders)
+        return value, [entry.id for entry in orders.captures] if value else []
 
 
 class CaptureHandler:

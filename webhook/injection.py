@@ -36,6 +36,8 @@ MAX_ANNOTATIONS_BYTES: Final = 256 * 2**10
 """Of all keys and values together (apimachinery TotalAnnotationSizeLimitB)."""
 
 _OURS: Final = (keys.INJECTED, keys.ORDERS, keys.NOT_INJECTED)
+_PATHS: Final = tuple((key, f"/metadata/annotations/{key.replace('/', '~1')}") for key in _OURS)
+"""Each of ours with its place in a pod, as a JSON Pointer."""
 _NO_API_SIZE: Final = "1Mi"
 _ROOT_ONLY: Final = 0o400
 _ALL_MAY_READ: Final = 0o444
@@ -178,6 +180,7 @@ def orders_value(pod: Pod, template: Template, orders: Orders) -> str:
     return ""
 
 
+@lru_cache(maxsize=64)
 def injected_value(release: str, profile: Profile) -> str:
     """The value of the `injected` annotation."""
     value = {"release": release, "orders": ORDERS_VERSION, "profile": profile}
@@ -205,8 +208,7 @@ def _set_annotations(pod: Pod, wanted: Mapping[str, str]) -> list[Operation]:
             return [Operation("add", "/metadata/annotations", dict(wanted))]
     found = found or {}
     patch = []
-    for key in _OURS:
-        path = f"/metadata/annotations/{_escape(key)}"
+    for key, path in _PATHS:
         value = wanted.get(key)
         if value is None and key in found:
             patch.append(Operation("remove", path))
@@ -221,10 +223,6 @@ def _append(absent: bool, path: str, values: tuple[Raw, ...]) -> tuple[Operation
     if absent:
         return (Operation("add", path, values),)
     return tuple(Operation("add", f"{path}/-", value) for value in values)
-
-
-def _escape(part: str) -> str:
-    return part.replace("~", "~0").replace("/", "~1")
 
 
 @lru_cache(maxsize=8)

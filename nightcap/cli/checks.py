@@ -163,22 +163,43 @@ def check_roots(roots: Sequence[Root] | None, now: float) -> Line:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A ValidatingAdmissionPolicy of ours, whose binding has its name.
+    """A ValidatingAdmissionPolicy of ours, and a binding of it.
 
     Attributes:
         good: What is said when it is in force.
         consequence: What is said of its absence.
+        binding_name: Where it is not the policy's.
+        selects: Whether the binding holds for some namespaces or pods alone, as it has to.
     """
 
     name: str
     good: str
     consequence: str
+    binding_name: str = ""
+    selects: bool = False
+
+    @property
+    def binding(self) -> str:
+        return self.binding_name or self.name
 
 
 ORDERS_POLICY: Final = Policy(
     "nightcap-orders",
     good="orders are guarded",
     consequence="whoever may edit pods can forge orders",
+)
+BROUGHT_POLICY: Final = Policy(
+    "nightcap-brought-orders",
+    good="pods of namespaces that are not enabled bring no orders along",
+    consequence="there whoever may create pods can forge orders",
+    selects=True,
+)
+OPTED_OUT_POLICY: Final = Policy(
+    "nightcap-brought-orders",
+    good="pods that opt out bring no orders along",
+    consequence="whoever may create pods can forge orders for those that opt out",
+    binding_name="nightcap-brought-orders-opted-out",
+    selects=True,
 )
 SIDECAR_POLICY: Final = Policy(
     "nightcap-sidecar",
@@ -190,6 +211,15 @@ CANARY_POLICY: Final = Policy(
     good="account nightcap-canary creates pods in dry runs alone",
     consequence="account nightcap-canary can create pods, and the controller as that account",
 )
+
+POLICIES: Final = (
+    ORDERS_POLICY,
+    BROUGHT_POLICY,
+    OPTED_OUT_POLICY,
+    SIDECAR_POLICY,
+    CANARY_POLICY,
+)
+"""All of ours, with each of their bindings."""
 
 
 def check_policy(ours: Policy, policy: Object | None, binding: Object | None) -> Line:
@@ -207,16 +237,22 @@ def check_policy(ours: Policy, policy: Object | None, binding: Object | None) ->
     if policy is None:
         return fault(f"validating admission policy {ours.name} does not exist")
     if binding is None:
-        return fault(f"validating admission policy {ours.name} is not bound")
+        return fault(f"validating admission policy {ours.name} is not bound ({ours.binding})")
     spec = binding.get("spec") or {}
     if spec.get("policyName") != ours.name:
-        return fault(f"binding {ours.name} binds policy {spec.get('policyName')}")
+        return fault(f"binding {ours.binding} binds policy {spec.get('policyName')}")
     if "Deny" not in (spec.get("validationActions") or ()):
-        return fault(f"binding {ours.name} does not deny")
-    if spec.get("matchResources"):
+        return fault(f"binding {ours.binding} does not deny")
+    if ours.selects and not spec.get("matchResources"):
+        return Line(
+            Mark.FAULT,
+            f"binding {ours.binding} holds for every pod (no matchResources): none can be injected",
+            REINSTALL,
+        )
+    if spec.get("matchResources") and not ours.selects:
         return Line(
             Mark.NOTE,
-            f"binding {ours.name} holds for some namespaces alone (matchResources)",
+            f"binding {ours.binding} holds for some namespaces alone (matchResources)",
             f"elsewhere {ours.consequence}",
         )
     return Line(Mark.OK, f"{ours.good} (admission policy {ours.name})")

@@ -139,10 +139,10 @@ def examine(session: Session, now: float) -> Iterator[Line]:
 def _policies(look: Looker) -> Iterator[Line]:
     from nightcap.kube import paths
 
-    for ours in (checks.ORDERS_POLICY, checks.SIDECAR_POLICY, checks.CANARY_POLICY):
+    for ours in checks.POLICIES:
         policy = look.get(paths.validating_policy(ours.name))
         hidden = look.hidden
-        binding = look.get(paths.validating_policy_binding(ours.name))
+        binding = look.get(paths.validating_policy_binding(ours.binding))
         look.hidden = hidden or look.hidden
         if look.hidden:
             yield look.unknown(f"admission policy {ours.name}")

@@ -51,9 +51,14 @@ class Looker:
 
 
 def examine_ground(look: Looker, now: float) -> Iterator[Line]:
-    """Lease, volume, certificates, and network policies of our own namespace."""
+    """Nodes, lease, volume, certificates, and network policies of our own namespace."""
     from nightcap.kube import paths
 
+    nodes = look.items(paths.nodes())
+    if look.hidden:
+        yield look.unknown("whether every node runs native sidecars")
+    elif nodes:
+        yield ground_checks.check_nodes(nodes)
     lease = look.get(paths.lease(SYSTEM, ground_checks.LEADER_LEASE))
     yield (
         look.unknown("whether a controller leads")

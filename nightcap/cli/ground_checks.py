@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -10,12 +11,15 @@ from nightcap.cli.session import SYSTEM
 from nightcap.cli.words import Line, Mark, human_age, parse_time
 from nightcap.contract import keys
 from nightcap.contract.paths import ENV_COLLECTOR_CA
+from nightcap.contract.switch import INJECTION, OFF, SWITCH
 from nightcap.contract.uploads import COLLECTOR_PORT
 
 Object = Mapping[str, Any]
 
 LEADER_LEASE: Final = "nightcap-controller"
 STORE_CLAIM: Final = "nightcap-store"
+LEAST_KUBELET_MINOR: Final = 29
+"""Since then kubelets run native sidecars without being asked to."""
 _LATE: Final = 4
 """Times the lease's own duration; clocks of different machines differ a little."""
 _NAMED: Final = 5
@@ -60,6 +64,27 @@ def check_lease(lease: Object | None, now: float) -> Line:
             look,
         )
     return Line(Mark.OK, f"a controller leads ({holder})")
+
+
+def check_nodes(nodes: Sequence[Object]) -> Line:
+    """Whether every node of Linux runs what the webhook gives to pods."""
+    old = []
+    for node in nodes:
+        info = (node.get("status") or {}).get("nodeInfo") or {}
+        version = re.match(r"v1\.(\d+)", str(info.get("kubeletVersion", "")))
+        is_old = version is not None and int(version[1]) < LEAST_KUBELET_MINOR
+        if is_old and info.get("operatingSystem") != "windows":
+            old.append(f"{node['metadata']['name']} ({info['kubeletVersion']})")
+    if old:
+        shown = ", ".join(old[:_NAMED]) + (f" and {len(old) - _NAMED} more" * (len(old) > _NAMED))
+        return Line(
+            Mark.FAULT,
+            f"kubelets before 1.{LEAST_KUBELET_MINOR} do not run native sidecars: an injected pod "
+            f"fails, or never starts, on {shown}",
+            f"upgrade these nodes; until then switch injection off: kubectl -n {SYSTEM} create "
+            f"configmap {SWITCH} --from-literal={INJECTION}={OFF}",
+        )
+    return Line(Mark.OK, "every node runs native sidecars")
 
 
 def check_volume(claim: Object | None) -> Line:

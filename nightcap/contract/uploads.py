@@ -23,6 +23,7 @@ UNTIL: Final = "Nightcap-Until"
 """Answer: the capture's end as the collector knows it, seconds since the epoch."""
 
 MAX_BODY_BYTES: Final = 4 * 2**20
+COLLECTOR_SERVICE: Final = "nightcap-collector"
 COLLECTOR_PORT: Final = 20443
 """One uncommon number for Service and container, so that filters can leave it out."""
 

@@ -24,7 +24,8 @@ from nightcap.contract.objects import ObjectMeta
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from nightcap.kube.errors import ApiError, Conflict, NotFound
-from nightcap.kube.reflector import Change, Reflector
+from nightcap.kube.reflector import Change
+from nightcap.kube.watches import watch_one
 
 log = logging.getLogger(__name__)
 
@@ -159,12 +160,12 @@ class Elector:
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
         # Polling alone would find a Lease that was given back a retry later.
-        self._watch: Reflector[Lease] = Reflector(
+        self._watch = watch_one(
             client,
             paths.leases(namespace),
-            msgspec.json.Decoder(Lease).decode,
+            Lease,
+            name,
             name=f"leases/{name}",
-            field_selector=f"metadata.name={name}",
             on_change=self._noticed,
         )
 

@@ -22,6 +22,10 @@ def _core(namespace: str | None, resource: str, *more: str) -> str:
     return _join("/api/v1", namespace, resource, *more)
 
 
+def nodes() -> str:
+    return _core(None, "nodes")
+
+
 def namespaces() -> str:
     return NAMESPACES
 

@@ -6,13 +6,13 @@ import threading
 from certs.serving import ServingCertificates, serve
 from nightcap.contract.captures import parse_capture
 from nightcap.contract.ceilings import CaptureCeiling, parse_ceiling
-from nightcap.contract.keys import CALICO_GROUP, TOKEN_AUDIENCE
+from nightcap.contract.keys import TOKEN_AUDIENCE
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
-from nightcap.kube.groups import GroupReflector
 from nightcap.kube.metrics import start_metrics
 from nightcap.kube.reflector import Reflector
 from nightcap.kube.reviews import AccessReviewer, TokenReviewer
+from nightcap.kube.watches import watch_captures
 from retrieval import metrics
 from retrieval.collector.admission import Admission, live_pod
 from retrieval.collector.app import REPORTS_PATH, CollectorApp, Parties
@@ -37,19 +37,8 @@ def run(settings: Settings) -> None:
     certificates = ServingCertificates(
         client, settings.namespace, TLS_SECRET, settings.tls_dir / "collector"
     )
-    watch = Reflector(client, paths.packetcaptures(), parse_capture, name="packetcaptures")
+    watch, calico = watch_captures(client, parse_capture)
     store = open_store(settings.store)
-    calico = GroupReflector(
-        client,
-        lambda on_change: Reflector(
-            client,
-            paths.packetcaptures(group=CALICO_GROUP),
-            parse_capture,
-            name="calico-packetcaptures",
-            on_change=on_change,
-        ),
-        name="calico-packetcaptures",
-    )
     ceilings = Ceilings(lambda: watched_ceilings.items())
     watched_ceilings: Reflector[CaptureCeiling] = Reflector(
         client,

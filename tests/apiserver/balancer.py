@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import socket
 import threading
-import time
 
 _BACKLOG = 4096
 """As many as the API server opens at once: who finds no place tries again after a whole second."""
@@ -26,6 +25,7 @@ class Balancer:
     def __init__(self, ports: list[int]) -> None:
         self.ports = ports
         self._turns = itertools.count()
+        self._closing = threading.Event()
         self._open: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
         self.port: int = self._listening.getsockname()[1]
@@ -33,6 +33,7 @@ class Balancer:
         self._threads[0].start()
 
     def close(self) -> None:
+        self._closing.set()
         self._listening.shutdown(socket.SHUT_RDWR)
         self._threads[0].join(10)
         self._listening.close()
@@ -70,6 +71,6 @@ class Balancer:
         with contextlib.suppress(OSError):
             while data := source.recv(self.piece_bytes):
                 sink.sendall(data)
-                time.sleep(self.pause_seconds)
+                self._closing.wait(self.pause_seconds)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

@@ -260,7 +260,14 @@ class PrivateApi:
 class Installation:
     """Our webhook as a process beside a private API server, with its own rights and no others."""
 
-    def __init__(self, api: PrivateApi, *, wait: bool = True) -> None:
+    def __init__(self, api: PrivateApi, *, wait: bool = True, api_port: int = 0) -> None:
+        """Install and start.
+
+        Args:
+            api: Where.
+            wait: Until pods are injected.
+            api_port: Where the webhook reaches the API server, if somebody is in between.
+        """
         self.api = api
         self.port = free_port()
         self.metrics_port = free_port()
@@ -271,7 +278,7 @@ class Installation:
         self.log = api.run(
             "webhook", sys.executable, "-m", "webhook",
             environ={
-                "KUBECONFIG": str(own_kubeconfig(self.api, "nightcap-webhook")),
+                "KUBECONFIG": str(own_kubeconfig(self.api, "nightcap-webhook", api_port)),
                 "NIGHTCAP_SIDECAR_IMAGE": SIDECAR_IMAGE,
                 "NIGHTCAP_TLS_DIR": str(tls),
                 "NIGHTCAP_LISTEN_PORT": str(self.port),
@@ -340,14 +347,22 @@ class Installation:
         return [line for line in lines if line["event"] == "admission"]
 
 
-def own_kubeconfig(api: PrivateApi, account: str) -> Path:
-    """As one of our service accounts: what it may not do fails here as on a cluster."""
-    file = api.folder / f"{account}-kubeconfig"
+def own_kubeconfig(api: PrivateApi, account: str, port: int = 0) -> Path:
+    """As one of our service accounts: what it may not do fails here as on a cluster.
+
+    Args:
+        api: Of which server.
+        account: Name of the account.
+        port: By which the server is reached, if it is another.
+    """
+    file = api.folder / f"{account}-kubeconfig{port or ''}"
     if not file.exists():
         token = api.kubectl("-n", "nightcap-system", "create", "token", account)
         assert token.returncode == 0, token.stderr
         found = json.loads(api.kubeconfig.read_text())
         found["users"][0]["user"] = {"token": token.stdout.strip()}
+        if port:
+            found["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{port}"
         file.write_text(json.dumps(found))
     return file
 

@@ -10,13 +10,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from certs.loop import CertificateLoop
-from certs.publish import CertificateSettings
+from certs.settings import CertificateSettings
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
 from tests.apiserver.balancer import Balancer
@@ -153,6 +154,35 @@ class Site:
                 **environ,
             },
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def a_site(
+    folder: Path,
+    settings: CertificateSettings,
+    webhook_environ: Mapping[str, str] = MappingProxyType({}),
+    *,
+    before: Callable[[PrivateApi], None] = lambda _: None,
+    installed: Callable[[PrivateApi], None] = lambda _: None,
+) -> Iterator[Site]:
+    """A site on an API server of its own, started.
+
+    Args:
+        folder: For all its files.
+        settings: Of the certificates' loop.
+        webhook_environ: More variables for the webhooks.
+        before: Done to the server before anything of ours is there.
+        installed: Done to it when our objects are there and nobody has a certificate.
+    """
+    with contextlib.ExitStack() as closing:
+        api = PrivateApi(folder)
+        closing.callback(api.close)
+        before(api)
+        site = Site(api, settings, webhook_environ)
+        closing.callback(site.close)
+        installed(api)
+        site.start()
+        yield site
 
 
 def eventually(what: str, holds: Callable[[], Any], logs: Callable[[], str] = str) -> Any:

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-from certs.publish import CertificateSettings
+from certs.settings import CertificateSettings
 from nightcap.kube import paths
 from nightcap.kube.errors import NotFound
 from tests.apiserver.load import Sidecar
 from tests.apiserver.private import PrivateApi
-from tests.apiserver.site import SYSTEM, Site, bare_pod, manifest
+from tests.apiserver.site import SYSTEM, Site, a_site, bare_pod, manifest
 from tests.apiserver.test_rotation import capture_all, leaf_shown
 from tests.cluster import programs, toolchain
 
@@ -59,31 +59,31 @@ def _without_templates(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    settings = CertificateSettings.standard(SYSTEM, fills_webhooks=False)
+    environ = {"NIGHTCAP_SERVING_SECRET": "nightcap-webhook-cert"}
+    folder = tmp_path_factory.mktemp("site")
+    with a_site(folder, settings, environ, before=start_cert_manager, installed=overlay) as site:
+        yield site
+
+
+def start_cert_manager(api: PrivateApi) -> None:
     binaries = build()
-    api = PrivateApi(tmp_path_factory.mktemp("site"))
-    try:
-        api.apply(*definitions(), server_side=True)
-        established = api.kubectl(
-            "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"
-        )
-        assert established.returncode == 0, established.stderr
-        for name in ("controller", "cainjector"):
-            api.run(
-                f"cert-manager-{name}", str(binaries[name]), f"--kubeconfig={api.kubeconfig}",
-                "--leader-elect=false", "--v=2",
-                *(["--metrics-listen-address=127.0.0.1:0"] if name == "controller" else []),
-            )  # fmt: skip
-        settings = CertificateSettings.standard(SYSTEM, fills_webhooks=False)
-        site = Site(api, settings, {"NIGHTCAP_SERVING_SECRET": "nightcap-webhook-cert"})
-        try:
-            api.apply(*documents("certificates.yaml"), *documents("rbac.yaml"))
-            annotate(api)
-            site.start()
-            yield site
-        finally:
-            site.close()
-    finally:
-        api.close()
+    api.apply(*definitions(), server_side=True)
+    established = api.kubectl(
+        "wait", "--for=condition=Established", "--timeout=60s", "crd", "--all"
+    )
+    assert established.returncode == 0, established.stderr
+    for name in ("controller", "cainjector"):
+        api.run(
+            f"cert-manager-{name}", str(binaries[name]), f"--kubeconfig={api.kubeconfig}",
+            "--leader-elect=false", "--v=2",
+            *(["--metrics-listen-address=127.0.0.1:0"] if name == "controller" else []),
+        )  # fmt: skip
+
+
+def overlay(api: PrivateApi) -> None:
+    api.apply(*documents("certificates.yaml"), *documents("rbac.yaml"))
+    annotate(api)
 
 
 def documents(name: str) -> Iterator[dict[str, Any]]:

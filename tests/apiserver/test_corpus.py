@@ -10,7 +10,7 @@ from nightcap.contract import keys
 from nightcap.kube import paths
 from nightcap.kube.errors import AlreadyExists, ApiError
 from tests.apiserver.private import PrivateApi
-from tests.unit.webhook.test_injection import CORPUS, load_all, pods_in
+from tests.unit.webhook.manifests import CORPUS, load_all, pods_in
 from webhook.eligibility import is_windows
 from webhook.facts import read_pod
 from webhook.shape import Level

@@ -24,7 +24,7 @@ CONTROLLER = "system:serviceaccount:nightcap-system:nightcap-controller"
 EVERYTHING = {"Impersonate-User": "somebody", "Impersonate-Group": "system:masters"}
 FORGED = '{"v":1,"collectors":[],"captures":[]}'
 GENUINE = '{"v":1,"collectors":["10.96.0.9:20443"],"captures":[]}'
-REFUSED = "annotation nightcap.dev/(orders|injected) (is written by|may not be brought)"
+REFUSED = "annotations? nightcap.dev/(orders|injected) .*(is written by|may not be brought)"
 JSON = "application/json"
 
 
@@ -78,17 +78,27 @@ def policed(api: PrivateApi, installation: Installation) -> Iterator[PrivateApi]
     name = api.namespace(f"policed-{uuid.uuid4().hex[:6]}")
     forged = a_pod()
     forged["metadata"]["annotations"] = {keys.ORDERS: FORGED}
+    kept = a_pod()
+    kept["metadata"]["name"] = "kept"
+    api.create_pod(name, kept, dry_run=False)
+    pod = Placed(api, name, "kept")
+    wait_refused(lambda: api.create_pod(name, forged))
+    wait_refused(lambda: pod.send("PATCH", "", annotated(keys.ORDERS), MERGE_PATCH))
+    yield api
+    both = "validatingadmissionpolicybinding,validatingadmissionpolicy"
+    api.kubectl("delete", both, "-l", "nightcap.dev/remove=last")
+
+
+def wait_refused(attempt: Callable[[], object]) -> None:
+    """Wait until a policy is in force."""
     deadline = time.monotonic() + 20
     while True:
         try:
-            api.create_pod(name, forged)
+            attempt()
         except ApiError:
-            break
+            return
         assert time.monotonic() < deadline, "the policy does not come into force"
         time.sleep(0.1)
-    yield api
-    for kind in ("validatingadmissionpolicybinding", "validatingadmissionpolicy"):
-        api.kubectl("delete", kind, "nightcap-orders")
 
 
 @pytest.fixture
@@ -189,13 +199,14 @@ def test_writes_of_other_subresources_leave_metadata_alone(placed: Placed) -> No
     assert after["metadata"]["annotations"] == before
 
 
+@pytest.mark.parametrize("key", [keys.ORDERS, keys.INJECTED])
 @pytest.mark.parametrize("labels", [{}, {keys.INJECT: keys.INJECT_ENABLED}], ids=["no", "yes"])
 def test_a_pod_may_be_created_with_them_only_where_the_webhook_has_the_last_word(
-    policed: PrivateApi, labels: dict[str, str]
+    policed: PrivateApi, labels: dict[str, str], key: str
 ) -> None:
     name = policed.namespace(f"brought-{uuid.uuid4().hex[:6]}", **labels)
     pod = a_pod()
-    pod["metadata"]["annotations"] = {keys.ORDERS: FORGED, keys.INJECTED: FORGED}
+    pod["metadata"]["annotations"] = {key: FORGED}
     if labels:
         annotations = policed.create_pod(name, pod)["metadata"]["annotations"]
         assert keys.ORDERS not in annotations
@@ -203,6 +214,30 @@ def test_a_pod_may_be_created_with_them_only_where_the_webhook_has_the_last_word
         pod["metadata"]["labels"] = {keys.INJECT: keys.INJECT_DISABLED}
     with pytest.raises(Forbidden, match=REFUSED):
         policed.create_pod(name, pod)
+
+
+def checks(api: PrivateApi) -> float:
+    """How many times the API server has looked at the validations of a policy of ours."""
+    text = api.client.request("GET", "/metrics").decode()
+    name = "apiserver_validating_admission_policy_check_total{"
+    return sum(
+        float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith(name) and 'policy="nightcap-' in line
+    )
+
+
+def test_whoever_breaks_no_rule_costs_the_api_server_its_conditions_alone(placed: Placed) -> None:
+    """Validations convert the pod three more times, at every write of a status in the cluster."""
+    before = checks(placed.api)
+    placed.send("PATCH", "/status", {"status": {"phase": "Running"}}, STRATEGIC_PATCH)
+    placed.send("PUT", "", placed.whole(**{"example.com/note": "fine"}))
+    placed.api.create_pod(placed.namespace, a_pod(), dry_run=False)
+    placed.api.create_pod(placed.api.namespace("not-enabled"), a_pod(), dry_run=False)
+    assert checks(placed.api) == before
+    with pytest.raises(Forbidden, match=REFUSED):
+        placed.send("PATCH", "", annotated(keys.ORDERS), MERGE_PATCH)
+    assert checks(placed.api) > before
 
 
 def test_the_controller_writes_orders_and_nothing_else_of_a_pod(placed: Placed) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nightcap.contract import keys
 from tests.apiserver.private import PrivateApi
 from tests.apiserver.test_resources import a_pod, sidecar
 
@@ -43,6 +44,24 @@ def test_apparmor_of_old_annotations_stays_the_applications(
     assert "appArmorProfile" not in sidecar(created)["securityContext"]
     annotations = created["metadata"]["annotations"]
     assert {key for key in annotations if "apparmor" in key} == {LEGACY}
+
+
+def test_a_runtime_class_for_windows_says_so(
+    api: PrivateApi, namespace: Callable[..., str]
+) -> None:
+    """Its node selector is in the pod before any webhook is asked."""
+    api.apply(
+        {
+            "apiVersion": "node.k8s.io/v1",
+            "kind": "RuntimeClass",
+            "metadata": {"name": "windows-2025"},
+            "handler": "runhcs-wcow-process",
+            "scheduling": {"nodeSelector": {"kubernetes.io/os": "windows"}},
+        }
+    )
+    created = api.create_pod(namespace(), a_pod(runtimeClassName="windows-2025"))
+    assert "initContainers" not in created["spec"]
+    assert created["metadata"]["annotations"] == {keys.NOT_INJECTED: "windows"}
 
 
 @pytest.mark.parametrize(

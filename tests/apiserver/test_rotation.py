@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,12 +19,11 @@ import pytest
 
 from certs.bundle import facts_of
 from certs.issue import new_root
-from certs.publish import CertificateSettings
+from certs.settings import CertificateSettings
 from nightcap.kube import paths
 from nightcap.kube.client import JSON_PATCH
 from tests.apiserver.load import Creating, Sidecar, in_background
-from tests.apiserver.private import PrivateApi
-from tests.apiserver.site import SYSTEM, Site
+from tests.apiserver.site import SYSTEM, Site, a_site
 from tests.unit.certs.tls import serial_shown
 
 WEBHOOK = f"nightcap-webhook.{SYSTEM}.svc"
@@ -43,23 +41,9 @@ def settings(root_seconds: float) -> CertificateSettings:
     )
 
 
-@contextmanager
-def a_site(folder: Path, root_seconds: float) -> Iterator[Site]:
-    api = PrivateApi(folder)
-    try:
-        site = Site(api, settings(root_seconds))
-        try:
-            site.start()
-            yield site
-        finally:
-            site.close()
-    finally:
-        api.close()
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with a_site(tmp_path_factory.mktemp("site"), root_seconds=15) as site:
+    with a_site(tmp_path_factory.mktemp("site"), settings(root_seconds=15)) as site:
         yield site
 
 
@@ -159,7 +143,7 @@ def test_a_rotation_loses_no_injection_and_no_upload(
 def test_many_rotations_lose_no_injection_and_no_upload(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with a_site(tmp_path, root_seconds=24) as site:
+    with a_site(tmp_path, settings(root_seconds=24)) as site:
         work_through(site, 5, capsys)
 
 

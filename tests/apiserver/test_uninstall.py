@@ -18,8 +18,16 @@ OURS = "mutatingwebhookconfigurations,validatingwebhookconfigurations,validating
 validatingadmissionpolicybindings,clusterroles,clusterrolebindings,customresourcedefinitions,\
 priorityclasses"
 GUARD = {
-    "validatingadmissionpolicy.admissionregistration.k8s.io/nightcap-orders",
-    "validatingadmissionpolicybinding.admissionregistration.k8s.io/nightcap-orders",
+    f"{kind}.admissionregistration.k8s.io/{name}"
+    for kind, names in {
+        "validatingadmissionpolicy": ("nightcap-orders", "nightcap-brought-orders"),
+        "validatingadmissionpolicybinding": (
+            "nightcap-orders",
+            "nightcap-brought-orders",
+            "nightcap-brought-orders-opted-out",
+        ),
+    }.items()
+    for name in names
 }
 ORDERS = '{"v":1,"collectors":[],"captures":[]}'
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from certs.publish import CertificateSettings
+from certs.settings import CertificateSettings
 from nightcap.contract import keys
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH

@@ -72,8 +72,10 @@ def test_collector_has_one_number_for_service_and_container() -> None:
 
 def test_policy_guards_the_keys_that_the_programs_write() -> None:
     text = (BASE / "orders-policy.yaml").read_text()
-    for key in (keys.ORDERS, keys.INJECTED, keys.INJECT):
+    for key in (keys.ORDERS, keys.INJECTED):
         assert f"'{key}'" in text
+    assert f"key: {keys.INJECT}, operator: NotIn, values: [{keys.INJECT_ENABLED}]" in text
+    assert f"key: {keys.INJECT}, operator: In, values: [{keys.INJECT_DISABLED}]" in text
     account = "system:serviceaccount:nightcap-system:nightcap-controller"
     assert f"!= '{account}'" in text
 
@@ -86,6 +88,23 @@ def test_injection_is_opt_in_and_never_in_the_way() -> None:
         selected = {e["key"]: e for e in webhook["namespaceSelector"]["matchExpressions"]}
         assert selected[keys.INJECT]["values"] == [keys.INJECT_ENABLED]
         assert "nightcap-system" in selected["kubernetes.io/metadata.name"]["values"]
+        (opt_out,) = webhook["objectSelector"]["matchExpressions"]
+        assert (opt_out["key"], opt_out["operator"]) == (keys.INJECT, "NotIn")
+        assert opt_out["values"] == [keys.INJECT_DISABLED]
+        (rule,) = webhook["rules"]
+        assert (rule["resources"], rule["operations"]) == (["pods"], ["CREATE"])
+        assert webhook["reinvocationPolicy"] == "IfNeeded"
+
+
+def test_every_webhook_fails_open_soon_and_leaves_no_trace_of_a_dry_run() -> None:
+    for kind in ("MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"):
+        for webhook in _object(kind, "nightcap")["webhooks"]:
+            assert webhook["failurePolicy"] == "Ignore"
+            assert webhook["timeoutSeconds"] <= 3
+            assert webhook["sideEffects"] == "None"
+            assert webhook["admissionReviewVersions"] == ["v1"]
+            # The controller's to fill in: a manifest that brings one would wipe it at each apply.
+            assert "caBundle" not in webhook["clientConfig"]
 
 
 def test_calicos_crd_is_named_as_the_contract_says() -> None:

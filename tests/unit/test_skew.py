@@ -27,7 +27,7 @@ from nightcap.contract.orders import (
 from nightcap.contract.reports import parse_report
 from tests.unit.controller import builders as controller
 from tests.unit.webhook import builders as webhook
-from tests.unit.webhook.test_injection import admit
+from tests.unit.webhook.admitting import admit
 from webhook.shape import Level
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "skew" / "1"

@@ -14,7 +14,7 @@ from typing import Any
 
 from kubernetes.client import Configuration
 
-from certs import contexts, runner
+from certs import contexts, runner, worker
 from certs.plain import PlainAnswer
 from certs.serving import ServingCertificates, serve
 from nightcap.kube.client import KubeClient
@@ -32,7 +32,7 @@ def main() -> None:
     if "SERVED_PATIENCE" in os.environ:
         seconds = float(os.environ["SERVED_PATIENCE"])
         contexts.IO_SECONDS = contexts.HANDSHAKE_SECONDS = seconds
-        runner.HEAD_SECONDS = runner.BODY_SECONDS = seconds
+        worker.HEAD_SECONDS = runner.BODY_SECONDS = seconds
     log = setup_logging("served")
     certificates = ServingCertificates(
         KubeClient(Configuration(host=url)), NAMESPACE, SECRET, tls_dir

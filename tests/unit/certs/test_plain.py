@@ -199,3 +199,14 @@ def test_a_client_that_goes_is_no_error(pair, sent):
     theirs.close()
     stream = PlainStream(App(), ours, SocketUnreader(ours))
     assert [stream.go_on(), stream.go_on()][-1] is Next.GONE
+
+
+def test_a_head_that_is_longer_than_theirs_is_left_to_gunicorn(pair):
+    ours, theirs = pair
+    app = App()
+    unreader = SocketUnreader(ours)
+    long = HEAD.replace("kube-apiserver-admission", "x" * 500).replace("*/*", "y" * 500)
+    theirs.sendall(a_request(head=long))
+    assert PlainStream(app, ours, unreader).go_on() is Next.GUNICORN
+    assert app.asked == []
+    assert unreader.read() == a_request(head=long)

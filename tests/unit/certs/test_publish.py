@@ -9,7 +9,8 @@ import pytest
 from certs.bundle import bundle_of
 from certs.loop import CertificateLoop
 from certs.policy import Step, StepKind
-from certs.publish import CertificateSettings, Publisher
+from certs.publish import Publisher
+from certs.settings import CertificateSettings
 from nightcap.contract.paths import collector_name
 from nightcap.kube import paths
 from nightcap.kube.client import JSON_PATCH, MERGE_PATCH

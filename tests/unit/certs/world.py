@@ -10,7 +10,7 @@ from certs.policy import (
     bundle_text,
     next_step,
 )
-from certs.publish import secret_after
+from certs.steps import secret_after
 
 HOUR = 3600.0
 DAY = 24 * HOUR

@@ -149,6 +149,8 @@ def test_restricted_namespace_and_bare_pods_are_notes() -> None:
     ("ours", "word"),
     [
         (checks.ORDERS_POLICY, "forge orders"),
+        (checks.BROUGHT_POLICY, "forge orders"),
+        (checks.OPTED_OUT_POLICY, "forge orders for those that opt out"),
         (checks.SIDECAR_POLICY, "waits for ever"),
         (checks.CANARY_POLICY, "can create pods"),
     ],
@@ -156,7 +158,13 @@ def test_restricted_namespace_and_bare_pods_are_notes() -> None:
 def test_a_policy_that_is_not_in_force_is_told_with_what_that_means(
     ours: checks.Policy, word: str
 ) -> None:
-    bound = {"spec": {"policyName": ours.name, "validationActions": ["Deny"]}}
+    bound = {
+        "spec": {
+            "policyName": ours.name,
+            "validationActions": ["Deny"],
+            "matchResources": {"objectSelector": {}} if ours.selects else None,
+        }
+    }
     assert checks.check_policy(ours, {}, bound).mark is Mark.OK
     for policy, binding in ((None, bound), ({}, None), ({}, {"spec": {"policyName": ours.name}})):
         line = checks.check_policy(ours, policy, binding)
@@ -170,6 +178,14 @@ def test_a_binding_for_some_namespaces_alone_says_what_holds_elsewhere() -> None
     line = checks.check_policy(ORDERS, {}, {"spec": spec})
     assert line.mark is Mark.NOTE
     assert "forge orders" in line.advice
+
+
+def test_a_binding_that_should_select_and_holds_for_every_pod_is_a_fault() -> None:
+    ours = checks.OPTED_OUT_POLICY
+    spec = {"policyName": ours.name, "validationActions": ["Deny"]}
+    line = checks.check_policy(ours, {}, {"spec": spec})
+    assert line.mark is Mark.FAULT
+    assert "none can be injected" in line.text
 
 
 def test_lives_of_roots_are_read_from_pem() -> None:

@@ -145,3 +145,23 @@ def test_every_field_of_the_crd_is_tried() -> None:
     assert set(checks.EVERY_FIELD) == set(schema["properties"])
     for name in ("rotation", "limits"):
         assert set(checks.EVERY_FIELD[name]) == set(schema["properties"][name]["properties"])
+
+
+def a_node(name: str, version: str, system: str = "linux") -> dict[str, Any]:
+    info = {"kubeletVersion": version, "operatingSystem": system}
+    return {"metadata": {"name": name}, "status": {"nodeInfo": info}}
+
+
+def test_kubelets_that_know_no_native_sidecars_are_named() -> None:
+    nodes = [
+        a_node("new", "v1.35.4"),
+        a_node("least", "v1.29.0-eks-1"),
+        a_node("other", "v1.27.3", "windows"),
+        a_node("odd", "unknown"),
+    ]
+    assert checks.check_nodes(nodes).mark is Mark.OK
+    line = checks.check_nodes([*nodes, *(a_node(f"old-{n}", "v1.28.15") for n in range(7))])
+    assert line.mark is Mark.FAULT
+    assert "old-0 (v1.28.15)" in line.text
+    assert line.text.endswith("and 2 more")
+    assert "nightcap-injection" in line.advice

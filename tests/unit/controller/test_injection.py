@@ -9,6 +9,7 @@ from controller.injection import (
     missed_message,
     why_to_switch_off,
 )
+from nightcap.contract import keys
 from nightcap.contract.coverage import Coverage
 from nightcap.contract.objects import ContainerStatus
 from tests.unit.controller.builders import NOW, a_namespace, a_pod, uid_of
@@ -96,10 +97,27 @@ def test_living_pods_of_enabled_namespaces_are_counted():
         Coverage.MISSED: 1,
         Coverage.HOST_NETWORK: 1,
     }
-    assert missed == {"shop": ("c",)}
+    assert {name: found.names for name, found in missed.items()} == {"shop": {"c"}}
     assert [is_enabled(namespace) for namespace in namespaces] == [True, False, False]
 
 
+def missed_of(*pods):
+    """What an Event says of these pods."""
+    _, missed = coverages([a_namespace(created=NOW - 86400)], pods)
+    return missed_message(missed["shop"])
+
+
+def test_an_event_says_which_pods_why_and_what_to_do():
+    left = a_pod("left", injected=False, annotations={keys.NOT_INJECTED: "quota: ResourceQuota q"})
+    assert missed_of(a_pod("b", injected=False), left, a_pod("a", injected=False)) == (
+        "3 pods have no capture sidecar, so no capture records them. kubectl nightcap enable shop "
+        "names the command that restarts what needs it. left: a ResourceQuota of the namespace had "
+        "no room for the sidecar (ResourceQuota q); a, b: created while the webhook was away "
+        "(restart them)"
+    )
+
+
 def test_an_event_names_a_few_of_many():
-    assert missed_message(("a",)).startswith("1 pod was created without")
-    assert "a, b, c and 2 more; restart them" in missed_message(("a", "b", "c", "d", "e"))
+    said = missed_of(*(a_pod(name, injected=False) for name in "abcdefg"))
+    assert "a, b, c, d, e and 2 more: created while" in said
+    assert missed_of(a_pod("a", injected=False)).startswith("1 pod has no capture sidecar")
