@@ -50,3 +50,10 @@ def memory_folder() -> Iterator[Path]:
             yield Path(folder)
         finally:
             subprocess.run(["umount", "--lazy", folder], check=False)
+
+
+@contextmanager
+def disk_folder() -> Iterator[Path]:
+    """A folder on the machine's own disk, as the volume is that a pod's spool lies on."""
+    with tempfile.TemporaryDirectory(prefix="nightcap-bench-", dir="/var/tmp") as folder:
+        yield Path(folder)

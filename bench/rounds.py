@@ -3,6 +3,7 @@
 import shutil
 import statistics
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,20 @@ class Measured:
 
 
 def compare(
-    kinds: Sequence[type[Engine]], traffic: Traffic, rotation: Rotation | None, rounds: int
+    kinds: Sequence[type[Engine]],
+    traffic: Traffic,
+    rotation: Rotation | None,
+    rounds: int,
+    *,
+    place: Callable[[], AbstractContextManager[Path]] = memory_folder,
 ) -> dict[str, Measured]:
-    """Let each engine capture the same traffic, `rounds` times, in changing order."""
+    """Let each engine capture the same traffic, `rounds` times, in changing order.
+
+    Args:
+        place: Makes the folder that all write to.
+    """
     measured = {kind.name: Measured() for kind in kinds}
-    with joined() as link, memory_folder() as folder:
+    with joined() as link, place() as folder:
         for number in range(rounds):
             turn = number % len(kinds)
             for kind in (*kinds[turn:], *kinds[:turn]):

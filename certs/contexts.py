@@ -13,7 +13,6 @@ from certs.bundle import BadBundle, Bundle, Pair
 
 _GENERATION_NAME = re.compile(r"g([1-9][0-9]{0,8})\.collector\.")
 
-HANDSHAKE_SECONDS = 10.0
 IO_SECONDS = 60.0
 """How long a client may send nothing in the middle of a request, or read nothing."""
 
@@ -22,23 +21,21 @@ class PatientSocket(ssl.SSLSocket):
     """A blocking TLS socket that does not wait for ever.
 
     gunicorn's threads use sockets without a timeout: a client that stops in the middle of
-    a handshake, a request or a download would hold its thread until it goes away.
+    a request or a download would hold its thread until it goes away.
     """
 
     def setblocking(self, flag: bool) -> None:
         self.settimeout(IO_SECONDS if flag else 0.0)
 
-    def do_handshake(self, block: bool = False) -> None:
-        self.settimeout(HANDSHAKE_SECONDS)
-        try:
-            super().do_handshake(block)
-        except TimeoutError as error:
-            raise _reset("no TLS handshake", HANDSHAKE_SECONDS) from error
-        self.settimeout(IO_SECONDS)
-
     def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
         try:
             return super().recv(buflen, flags)
+        except TimeoutError as error:
+            raise _reset("nothing received", IO_SECONDS) from error
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        try:
+            return super().recv_into(buffer, nbytes, flags)
         except TimeoutError as error:
             raise _reset("nothing received", IO_SECONDS) from error
 

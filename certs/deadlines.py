@@ -1,22 +1,9 @@
-"""Connections that have to get on: whoever sends a request byte by byte does not keep a thread."""
+"""Requests that have to get on: whoever sends a body byte by byte does not keep a thread."""
 
 import contextlib
 import socket
 import threading
-from typing import Any, Final
-
-BODY_READ: Final = "nightcap.body_read"
-"""In a request's environ, if it has a body: to be called when that was read; else it is cut."""
-BODY_UNWANTED: Final = "nightcap.body_unwanted"
-"""The same: to be called before the rest of a body is read only to throw it away."""
-HEAD_SECONDS: Final = 30.0
-"""From the first byte of a request to the last of its head, a TLS handshake included."""
-BODY_SECONDS: Final = 60.0
-"""From there to the last byte of its body: 4 MiB at 70 kB/s."""
-UNWANTED_SECONDS: Final = 5.0
-"""For the rest of a body that is thrown away."""
-HURRIED_SECONDS: Final = 3.0
-"""For a head while others wait for a thread."""
+from typing import Any
 
 
 class Deadlines:

@@ -1,22 +1,19 @@
 """gunicorn, run from code: one worker process with threads, TLS contexts that may change.
 
-Of gunicorn 27 this relies on: the `ssl_context` hook is called for every connection, in its
-thread. What its worker does with connections is `certs.worker`'s.
+`certs.worker` is that process, and says what of gunicorn it relies on.
 """
 
 import gc
 import os
 import socket
 import ssl
-import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
 
-from certs.deadlines import BODY_READ, BODY_SECONDS, BODY_UNWANTED, UNWANTED_SECONDS
+from certs.bodies import BODY, RequestBody
 from certs.worker import DrainingWorker, ServerOptions
 
 KEEP_ALIVE_SECONDS = 130
@@ -53,18 +50,12 @@ class Program(BaseApplication):  # type: ignore[misc]
 
     def _in_time(self, environ: dict[str, Any], start_response: Any) -> Any:
         """The application; a request's head has come, and its body must."""
-        deadlines, connection = self.options.deadlines, self.options.current.connection
         has_body = environ.get("CONTENT_LENGTH", "0") not in ("", "0")
         if has_body or environ.get("HTTP_TRANSFER_ENCODING"):
-            deadlines.put(connection, time.monotonic() + BODY_SECONDS)
-            environ[BODY_READ] = partial(deadlines.clear, connection)
-            environ[BODY_UNWANTED] = partial(self._hurry_body, connection)
-        else:
-            deadlines.clear(connection)
+            options, response = self.options, start_response.__self__
+            connection = options.current.connection
+            environ[BODY] = RequestBody(connection, response, options.deadlines)
         return self.app(environ, start_response)
-
-    def _hurry_body(self, connection: Any) -> None:
-        self.options.deadlines.put(connection, time.monotonic() + UNWANTED_SECONDS)
 
 
 def run_server(app: Any, options: ServerOptions) -> None:

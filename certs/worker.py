@@ -1,34 +1,38 @@
-"""The worker of gunicorn that accepts, answers and drains as our servers need it.
+"""gunicorn's threaded worker, as we run it: who is slow costs a connection and no thread.
 
-Of gunicorn 27 (`workers/gthread.py`, `arbiter.py`) this relies on: the worker's loop and its
-`poller` belong to one thread, which calls `on_client_socket_readable` for a connection that is
-registered and in `keepalived_conns` (in order of its `timeout`); `notify` is called from that
-loop at least once a second; at SIGTERM the arbiter closes its copy of the listener and tells the
-worker, which goes on accepting on its own copy for as long as it likes; `handle` runs in a thread
-of `tpool`, a ThreadPoolExecutor, and returns True when a connection may go on; after anything
-false the main thread calls its `close`.
+Of gunicorn 27 (`workers/gthread.py`) this relies on: the `ssl_context` hook is called for every
+connection, in its thread; the worker's loop and its `poller` belong to one thread, which calls
+what was registered for a connection that is readable, `notify` and `murder_pending` at least
+once a second; a kept-alive connection is in `keepalived_conns` (in order of its `timeout`), one
+that is waited for in `pending_conns`, and both are counted in `nr_conns`; `handle` runs in a
+thread of `tpool`, a ThreadPoolExecutor, its result is given to `finish_request` in the loop's
+thread, and True means that the connection goes on; at SIGTERM the arbiter closes its copy of the
+listener and tells the worker, which goes on accepting on its own copy for as long as it likes.
 """
 
 import contextlib
 import errno
 import select
 import selectors
+import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import partial
 from typing import Any
 
-from gunicorn.workers.gthread import TConn, ThreadWorker
+from gunicorn.workers.gthread import ThreadWorker
 
-from certs.deadlines import HEAD_SECONDS, HURRIED_SECONDS, Deadlines
+from certs.arriving import Arrived, Connection
+from certs.deadlines import Deadlines
 from certs.plain import Next, PlainApp, PlainStream
 
-_FIRST_BYTE_SECONDS = 10.0
 _STAY_MILLISECONDS = 20
 _GOODBYE_SECONDS = 2.0
+_GOODBYE_BYTES = 8 * 2**20
 _OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _OUT_OF_FILES_SECONDS = 0.05
 _NOBODY_THERE = frozenset({errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED, errno.EINTR})
@@ -54,6 +58,16 @@ class ServerOptions:
     current: threading.local = field(default_factory=threading.local)
 
 
+class Then(Enum):
+    """What becomes of a connection that a thread has left and that is not kept for a request."""
+
+    WAIT = auto()
+    """More of its handshake or of a head is to come."""
+    SAY_GOODBYE = auto()
+    """Its client has to read the last answer before it is closed."""
+    CLOSE = auto()
+
+
 class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     """A threaded worker that goes on serving for a while after SIGTERM.
 
@@ -62,7 +76,12 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     """
 
     _stop_at: float | None = None
-    _staying = 0
+    _looked_at = 0.0
+
+    def get_thread_pool(self) -> Any:
+        """Called in the worker's process, before it accepts."""
+        self._staying = threading.BoundedSemaphore(max(1, self.app.options.threads // 2))
+        return super().get_thread_pool()
 
     def on_client_socket_readable(self, conn: Any, client: Any) -> None:
         """A kept-alive connection has something: answered here if it is plain, else in a thread.
@@ -83,8 +102,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
             case Next.GONE:
                 self.poller.unregister(client)
                 self.keepalived_conns.remove(conn)
-                self.nr_conns -= 1
-                conn.close()
+                self._close(conn)
             case Next.GUNICORN:
                 stream.give_back()
                 super().on_client_socket_readable(conn, client)
@@ -98,13 +116,13 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
             stream = conn.plain_stream = PlainStream(plain, conn.sock, conn.parser.unreader)
         return stream
 
-    def handle(self, conn: Any) -> Any:
-        """Answer requests of a connection, in a thread of the pool.
+    def handle(self, conn: Connection) -> bool | Then:
+        """Take what has come of a connection and answer its requests, in a thread of the pool.
 
-        Between two requests gunicorn takes a connection back to its main thread. So the thread
-        stays for the blink in which a busy client sends its next request; never more than half
-        of the threads, and none when others wait for one. Not where plain requests are
-        answered in the main thread anyway.
+        Each time it leaves, the connection goes through the main thread and another one. So it
+        stays for the blink in which a client ends its handshake, or a busy one sends its next
+        request; never more than half of the threads, and none when others wait for one. Not
+        between requests where plain ones are answered in the main thread anyway.
         """
         stream: PlainStream | None = getattr(conn, "plain_stream", None)
         if stream is not None:
@@ -113,49 +131,42 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
                 if stream.send_rest() and not conn.parser.unreader.buf.tell():
                     return True
             except OSError:
-                return False
-        result = self._handle_in_time(conn)
-        while result is True and self.app.options.plain is None and self._next_comes(conn):
-            result = self._handle_in_time(conn)
-        if not result:
-            self._say_goodbye(conn)
-        return result
+                return Then.CLOSE
+        is_answered = False
+        while True:
+            match conn.come(time.monotonic()):
+                case Arrived.GONE:
+                    return Then.CLOSE
+                case Arrived.REFUSED:
+                    return _last_words_said(conn)
+                case Arrived.WAITING if not self._next_comes(conn):
+                    return True if is_answered and not conn.has_begun else Then.WAIT
+                case Arrived.READY:
+                    if not self._answer(conn):
+                        return _last_words_said(conn)
+                    if self.app.options.plain is not None:
+                        return True
+                    is_answered = True
 
-    def _say_goodbye(self, conn: Any) -> None:
-        """Close a connection, and wait a moment until its client has read the answer.
-
-        gunicorn does that in its main thread, for 2 s with a client that does not close: nobody
-        else would be served meanwhile.
-        """
-        deadlines, now = self.app.options.deadlines, time.monotonic()
-        deadlines.put(conn, now + _GOODBYE_SECONDS, hurried_until=now)
-        try:
-            conn.close(graceful=True)
-        except OSError:
-            conn.close()
-        finally:
-            deadlines.clear(conn)
-            conn.close = lambda graceful=False: None  # it would be closed once more
-
-    def _handle_in_time(self, conn: Any) -> Any:
-        """Answer one request, if its head comes in time."""
+    def _answer(self, conn: Connection) -> bool:
+        """Answer one request; whether its connection may be kept."""
         options: ServerOptions = self.app.options
         options.current.connection = conn
-        now = time.monotonic()
-        options.deadlines.put(conn, now + HEAD_SECONDS, now + HURRIED_SECONDS)
         try:
-            return super().handle(conn)
+            return bool(super().handle(conn))
         finally:
             options.deadlines.clear(conn)
 
-    def _next_comes(self, conn: Any) -> bool:
-        options: ServerOptions = self.app.options
-        if not self.alive or self._stop_at is not None or self._staying >= options.threads // 2:
+    def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
+        """Whether a connection can carry another request.
+
+        gunicorn would wait seconds for the rest of a body that the application did not want.
+        """
+        return keepalive and conn.skip_body()
+
+    def _next_comes(self, conn: Connection) -> bool:
+        if not self.alive or self._stop_at is not None or not self._staying.acquire(blocking=False):
             return False
-        if conn.parser.unreader.buf.tell() or conn.sock.pending():
-            return True
-        # Not exact under concurrency, and need not be.
-        self._staying += 1
         try:
             if self.tpool._work_queue.qsize():
                 return False
@@ -163,7 +174,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
             poll.register(conn.sock, select.POLLIN)
             return bool(poll.poll(_STAY_MILLISECONDS))
         finally:
-            self._staying -= 1
+            self._staying.release()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         options: ServerOptions = self.app.options
@@ -175,15 +186,26 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         options.draining.set()
         self.cfg.set("keepalive", 0)
 
-    def finish_request(self, conn: Any, fs: Any) -> None:
+    def finish_request(self, conn: Connection, fs: Any) -> None:
         """Take a connection back from its thread.
 
         One that was promised to be kept just before SIGTERM is kept while we drain: its
         client may be sending already.
         """
-        super().finish_request(conn, fs)
-        if self._stop_at is not None:
-            conn.timeout = self._stop_at
+        then = Then.CLOSE if fs.cancelled() or fs.exception() else fs.result()
+        match then:
+            case Then.CLOSE:
+                self._close(conn)
+            case Then.WAIT:
+                self._watch(conn, conn.due_at, partial(self.on_pending_socket_readable, conn))
+            case Then.SAY_GOODBYE:
+                # gunicorn does that here for 2 s, and nobody else would be served meanwhile.
+                until = time.monotonic() + _GOODBYE_SECONDS
+                self._watch(conn, until, partial(self._on_leaving_readable, conn))
+            case _:
+                super().finish_request(conn, fs)
+                if self._stop_at is not None:
+                    conn.timeout = self._stop_at
 
     def accept(self, listener: Any) -> None:
         """Take a connection, and give it a thread only when it has said something.
@@ -203,26 +225,67 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         self.nr_conns += 1
         if self.nr_conns >= self.worker_connections:
             self._make_place()
-        connection = TConn(self.cfg, connected, address, listener.getsockname())
-        connection.timeout = time.monotonic() + _FIRST_BYTE_SECONDS
-        self.pending_conns.append(connection)
-        self.poller.register(
-            connected, selectors.EVENT_READ, partial(self.on_pending_socket_readable, connection)
-        )
+        here = listener.getsockname()
+        conn = Connection(self.cfg, connected, address, here, time.monotonic())
+        self._watch(conn, conn.due_at, partial(self.on_pending_socket_readable, conn))
+
+    def _watch(self, conn: Connection, until: float, on_readable: Callable[[Any], None]) -> None:
+        """Wait for a connection without a thread."""
+        conn.timeout = until
+        try:
+            self.poller.register(conn.sock, selectors.EVENT_READ, on_readable)
+        except (OSError, KeyError, ValueError):  # cut meanwhile
+            self._close(conn)
+            return
+        self.pending_conns.append(conn)
+
+    def _on_leaving_readable(self, conn: Connection, client: Any) -> None:
+        """What comes after the last answer is thrown away: the client may be sending still.
+
+        If we closed at once, the rest of a refused body would cost it the answer.
+        """
+        try:
+            piece = client.recv(2**16)  # TLS has ended: these are bytes of its records
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        conn.left_bytes += len(piece)
+        if not piece or conn.left_bytes > _GOODBYE_BYTES:
+            self._forget(conn)
+
+    def _forget(self, conn: Connection) -> None:
+        """Close a connection that is waited for."""
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            self.poller.unregister(conn.sock)
+        self.pending_conns.remove(conn)
+        self._close(conn)
+
+    def _close(self, conn: Connection) -> None:
+        self.nr_conns -= 1
+        conn.close()
+
+    def murder_pending(self) -> None:
+        """Close those that were waited for in vain; gunicorn takes them to be in order of that."""
+        now = time.monotonic()
+        if now < self._looked_at + 1:
+            return
+        self._looked_at = now
+        for conn in [each for each in self.pending_conns if each.timeout <= now]:
+            self._forget(conn)
 
     def _make_place(self) -> None:
         """Let go the connection that has said nothing for longest.
 
         At the limit gunicorn accepts nobody: whoever holds many idle ones would lock us.
         """
-        for idle in (self.pending_conns, self.keepalived_conns):
-            if idle and (idle is self.keepalived_conns or len(idle) > self.worker_connections // 4):
-                connection = idle.popleft()
-                with contextlib.suppress(OSError, KeyError, ValueError):
-                    self.poller.unregister(connection.sock)
-                self.nr_conns -= 1
-                connection.close()
-                return
+        if len(self.pending_conns) > self.worker_connections // 4:
+            self._forget(self.pending_conns[0])
+        elif self.keepalived_conns:
+            conn = self.keepalived_conns.popleft()
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                self.poller.unregister(conn.sock)
+            self._close(conn)
 
     def notify(self) -> None:
         """Called by the worker's loop at least once a second."""
@@ -240,3 +303,13 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
             super().run()
         finally:
             options.on_stop()
+
+
+def _last_words_said(conn: Connection) -> Then:
+    """No answer follows on a connection."""
+    try:
+        conn.sock.shutdown(socket.SHUT_WR)
+        conn.sock.setblocking(False)
+    except OSError:
+        return Then.CLOSE
+    return Then.SAY_GOODBYE

@@ -57,6 +57,10 @@ def conditions_of(
         conditions.append(_annotations(faults))
     if view.injection_off:
         conditions.append(_injection_off(view.injection_off))
+    living = {pod.metadata.uid for pod in tally.covered}
+    refused = [each for each in reports if each.refused and each.pod_uid in living]
+    if refused:
+        conditions.append(_storing(refused))
     conditions += [
         _covered(tally, view),
         _reporting(tally, view, judged.is_running(now)),
@@ -144,16 +148,22 @@ def _reporting(tally: Tally, view: NamespaceView, running: bool) -> Condition:
     return Condition("Reporting", "True", "PodsReport", "every pod that should report does")
 
 
+def _storing(refused: Sequence[PodReport]) -> Condition:
+    names = names_of([each.pod_name for each in refused])
+    return Condition(
+        "Storing",
+        "False",
+        "StoreFull",
+        cut(
+            f"retrieval takes no more of {names}: {refused[0].refused}; these pods go on and keep "
+            "the newest in their spools, what is stored stays: make room for what comes"
+        ),
+    )
+
+
 def _recording(judged: Judged, tally: Tally, now: float) -> Condition:
     if tally.failed:
-        why: dict[str, list[str]] = {}
-        for item in tally.failed:
-            said = item.report.message or str(item.report.reason)
-            why.setdefault(f"{item.report.reason or 'failed'} ({said[:200]})", []).append(
-                item.pod_name
-            )
-        parts = [f"{names_of(names)}: {reason}" for reason, names in sorted(why.items())]
-        message = f"{len(tally.failed)} pods failed; " + "; ".join(parts)
+        message = f"{len(tally.failed)} pods failed; {_why(tally.failed)}"
         return Condition("Recording", "False", "PodsFailed", cut(message))
     settings = judged.settings
     if settings is None:
@@ -171,6 +181,9 @@ def _recording(judged: Judged, tally: Tally, now: float) -> Condition:
         return Condition(
             "Recording", "False", "Scheduled", f"begins at {timestamp(settings.starts_at)}"
         )
+    if troubled := [item for item in tally.open if item.report.reason]:
+        message = f"{len(troubled)} pods record with trouble; {_why(troubled)}"
+        return Condition("Recording", "True", "PodsInTrouble", cut(message))
     if tally.open:
         return Condition("Recording", "True", "Capturing", "packets that match are recorded")
     if tally.finished:
@@ -178,6 +191,15 @@ def _recording(judged: Judged, tally: Tally, now: float) -> Condition:
     if not tally.covered:
         return Condition("Recording", "False", "NoPods", "no pod with a sidecar is selected")
     return Condition("Recording", "Unknown", "Ordered", "pods are ordered, none has answered yet")
+
+
+def _why(pods: Iterable[PodReport]) -> str:
+    """What the pods said, and which of them."""
+    why: dict[str, list[str]] = {}
+    for item in pods:
+        said = item.report.message or str(item.report.reason)
+        why.setdefault(f"{item.report.reason or 'failed'} ({said[:200]})", []).append(item.pod_name)
+    return "; ".join(f"{names_of(names)}: {reason}" for reason, names in sorted(why.items()))
 
 
 def _why_finished(finished: Iterable[PodReport]) -> tuple[str, str]:

@@ -4,7 +4,7 @@ Holds the latest report of each (capture, pod), and the format in which collecto
 
     {"cursor": "...", "reports": [{"capture": uid, "namespace": ns,
       "pod": {"name", "uid", "node"}, "report": {...}, "received_at": epoch seconds,
-      "files": {"count", "names": the newest}}]}
+      "files": {"count", "names": the newest}, "refused": why the store takes no more}]}
 """
 
 import json
@@ -36,6 +36,7 @@ class _Item(msgspec.Struct, frozen=True):
     report: msgspec.Raw
     received_at: float = 0.0
     files: _Files = _Files()
+    refused: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -82,6 +83,7 @@ def parse_answer(data: bytes) -> tuple[str, tuple[PodReport, ...]]:
                 received_at=item.received_at,
                 file_count=item.files.count,
                 file_names=item.files.names,
+                refused=item.refused,
             )
         )
     return answer.cursor, tuple(reports)

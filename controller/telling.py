@@ -27,8 +27,15 @@ SAID_OF_RECORDING: Final = {
     "PodsFinished": "Finished",
 }
 """Reason of the condition -> reason of the Event."""
-_WARNED_OF: Final = frozenset({"Valid", "WithinCeiling", "PodsCovered", "Reporting", "ClocksAgree"})
+_WARNED_OF: Final = frozenset(
+    {"Valid", "WithinCeiling", "PodsCovered", "Reporting", "Storing", "ClocksAgree"}
+)
 """Conditions that should be True: AnnotationsValid is told where the annotation is."""
+
+
+_WARNED_WHEN: Final = frozenset(
+    {("Recording", "PodsFailed"), ("Recording", "PodsInTrouble"), ("Complete", "BacklogLost")}
+)
 
 
 def told_by(action: Action, memory: Memory) -> tuple[RecordEvent, ...]:
@@ -61,7 +68,7 @@ def _of_status(action: UpdateStatus) -> Iterator[RecordEvent]:
                 yield _warning(action.capture, reason, message)
         elif kind == "Recording" and is_new and reason in SAID_OF_RECORDING:
             yield _normal(action.capture, SAID_OF_RECORDING[reason], message, "Capture")
-        elif (kind, reason) in (("Recording", "PodsFailed"), ("Complete", "BacklogLost")):
+        elif (kind, reason) in _WARNED_WHEN:
             if is_new:
                 yield _warning(action.capture, reason, message)
         elif (kind, reason) == ("Complete", "AllShipped") and is_new and old:

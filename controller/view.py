@@ -121,6 +121,7 @@ class PodReport:
         received_at: By the collector's clock, seconds since the epoch.
         file_count: Files that retrieval keeps of this pod.
         file_names: Names of the newest of them, sorted.
+        refused: Why retrieval's store did not take its last append; empty when it did.
     """
 
     capture: str
@@ -132,6 +133,7 @@ class PodReport:
     received_at: float
     file_count: int = 0
     file_names: tuple[str, ...] = ()
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

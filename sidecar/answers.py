@@ -28,6 +28,11 @@ def pace(answer: Answer) -> float:
     return min(said, shipping.MAX_PACE_SECONDS)
 
 
+def pause(answer: Answer) -> float:
+    """Seconds that a refusal asks to be left alone for; 0 when it does not say."""
+    return min(_number(answer, uploads.PACE) or 0.0, shipping.MAX_PACE_SECONDS)
+
+
 def until(answer: Answer) -> float | None:
     """The capture's end as the collector knows it, seconds since the epoch."""
     return _number(answer, uploads.UNTIL)

@@ -142,7 +142,7 @@ class Recorder:
             if fault := self._fault or self._check.fault:
                 raise FilterError(fault)  # noqa: TRY301 - told like libpcap's own
             taken = [stream.live.ring_bytes for stream in self._others()]
-            ring = ring_bytes(sum(taken), wanted)
+            ring = ring_bytes(taken, wanted)
             if not ring:
                 raise PcapError(_NO_RING.format(len(taken)))  # noqa: TRY301 - likewise
             live = LiveCapture(
@@ -253,6 +253,10 @@ class Recorder:
                 "what is recorded is our own upload, opened anew by a proxy in this pod: nothing "
                 "more is shipped until the capture ends; exclude the proxy's port in its filter"
             )
+        else:
+            for problem in self.problems.values():
+                reason = problem.reason  # of an interface beside those that are recorded
+                break
         return Status(state, reason, message, packets, bytes_, received, dropped)
 
 

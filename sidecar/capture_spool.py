@@ -114,6 +114,13 @@ class CaptureSpool:
             self.save_quietly()
             self.spool.news.notify_all()
 
+    def counted(self, state: State, reason: Reason, message: str) -> Status:
+        """A status with what the ledger has counted: nothing is recorded at the moment."""
+        ledger = self.ledger
+        return Status(
+            state, reason, message, ledger.packets, ledger.bytes, ledger.received, ledger.dropped
+        )
+
     def say(self, status: Status) -> bool:
         """Take over what is to be reported; True when it should be reported at once."""
         with self.spool.lock:
@@ -130,6 +137,16 @@ class CaptureSpool:
             if news or status.packets != self.told_packets:
                 self.spool.news.notify_all()
             return news
+
+    def hold(self, *, held: bool) -> None:
+        """Hold its segments back, or let them go: what waited then waits no longer."""
+        with self.spool.lock:
+            if self.held and not held:
+                for segment in self.segments:
+                    if not segment.sealed:
+                        segment.next_at = 0.0
+                self.spool.news.notify_all()
+            self.held = held
 
     # What the shipping thread does.
 

@@ -11,6 +11,7 @@ from nightcap.contract.reports import Reason, State
 from nightcap.pcap.libpcap import PcapError
 from sidecar import interfaces, lifecycle, log
 from sidecar.capture import Recorder
+from sidecar.closing import Closing
 from sidecar.lifecycle import (
     Adjust,
     Begin,
@@ -24,8 +25,8 @@ from sidecar.lifecycle import (
 )
 from sidecar.loop import LoopDetector
 from sidecar.pump import Pump
-from sidecar.spool import CaptureSpool, Spool, Status
-from sidecar.stream import NEVER, SpoolFull, Stream
+from sidecar.spool import CaptureSpool, Spool
+from sidecar.stream import SpoolFull, Stream
 
 
 class Captures:
@@ -57,7 +58,7 @@ class Captures:
         self._orders = Orders()
         # The orders that were acted on last.
         self._performed: dict[str, CaptureOrder] = {}
-        self._closing: list[tuple[Recorder, Stream]] = []
+        self._closing = Closing()
 
     @property
     def is_idle(self) -> bool:
@@ -74,12 +75,12 @@ class Captures:
         running = [
             stream for recorder in self.recorders.values() for stream in recorder.streams.values()
         ]
-        return running + [stream for _, stream in self._closing]
+        return running + self._closing.streams
 
     def next_at(self, now: float) -> float:
         """When there is something to do, besides packets, by the monotonic clock."""
         wall = time.time()
-        moments = [stream.close_at for _, stream in self._closing]
+        moments = [self._closing.next_at()]
         for recorder in self.recorders.values():
             moments.append(now + max(0.0, recorder.order.until - wall))
             moments += [
@@ -87,7 +88,7 @@ class Captures:
                 for stream in recorder.streams.values()
                 if stream.blocked_until > now
             ]
-        return min(moments, default=NEVER)
+        return min(moments)
 
     def _trouble(self, stream: Stream, error: PcapError | SpoolFull, now: float) -> None:
         for recorder in self.recorders.values():
@@ -188,7 +189,7 @@ class Captures:
             order,
             self._local_port,
             self.streams,
-            lambda: self._leaving(order.id),
+            lambda: self._closing.of(order.id),
             self._wake,
         )
         log.info("capture begun", capture=order.id, namespace=order.namespace, name=order.name)
@@ -211,28 +212,17 @@ class Captures:
         self._note_order(order)
         self._say_ended(spool, end.reason)
         self._stop_recorder(order.id, now)
-        spool.finished = not self._is_closing(order.id)
+        spool.finished = not self._closing.of(order.id)
         if news:
             log.info("capture finished", capture=order.id, reason=end.reason)
 
     def _say_ended(self, spool: CaptureSpool, reason: Reason) -> None:
         recorder = self.recorders.get(spool.id)
-        ledger = spool.ledger
-        status = recorder.status() if recorder else None
-        if status is not None and status.state is State.FAILED and status.packets == 0:
+        status = recorder.status() if recorder else spool.counted(State.FINISHED, reason, "")
+        if status.state is State.FAILED and status.packets == 0:
             spool.say(status)  # it never could: that is what its reader must know
-            return
-        spool.say(
-            Status(
-                State.FINISHED,
-                reason,
-                status.message if status else "",
-                status.packets if status else ledger.packets,
-                status.bytes if status else ledger.bytes,
-                status.received if status else ledger.received,
-                status.dropped if status else ledger.dropped,
-            )
-        )
+        else:
+            spool.say(status._replace(state=State.FINISHED, reason=reason))
 
     def _refuse(self, capture_id: str, message: str, now: float) -> None:
         spool = self._spool.capture(capture_id)
@@ -240,23 +230,12 @@ class Captures:
         self._performed.pop(capture_id, None)
         if spool.ledger.gone or (spool.finished and spool.status.message == message):
             return
-        ledger = spool.ledger
         with self._spool.lock:
             spool.epoch += 1
-            ledger.reported = False
-            ledger.end = None
-        spool.say(
-            Status(
-                State.FAILED,
-                Reason.BAD_ORDERS,
-                message,
-                ledger.packets,
-                ledger.bytes,
-                ledger.received,
-                ledger.dropped,
-            )
-        )
-        spool.finished = not self._is_closing(capture_id)
+            spool.ledger.reported = False
+            spool.ledger.end = None
+        spool.say(spool.counted(State.FAILED, Reason.BAD_ORDERS, message))
+        spool.finished = not self._closing.of(capture_id)
 
     def _stop_recorder(self, capture_id: str, now: float) -> None:
         recorder = self.recorders.pop(capture_id, None)
@@ -267,38 +246,24 @@ class Captures:
             recorder.spool.held = recorder.spool.looping = False
             self._spool.news.notify_all()
         for stream in recorder.streams.values():
-            stream.silence(now)
             self.pump.drop(stream)
-            self._closing.append((recorder, stream))
+        self._closing.add(recorder, recorder.streams.values(), now)
 
     def _forget(self, capture_id: str) -> None:
         recorder = self.recorders.pop(capture_id, None)
         streams = list(recorder.streams.values()) if recorder else []
-        streams += self._leaving(capture_id)
-        self._closing = [pair for pair in self._closing if pair[0].spool.id != capture_id]
-        for stream in streams:
+        for stream in streams + self._closing.take(capture_id):
             self.pump.drop(stream)
             stream.discard()
         self._performed.pop(capture_id, None)
         self._spool.forget(capture_id)
         log.info("capture removed", capture=capture_id)
 
-    def _leaving(self, capture_id: str) -> list[Stream]:
-        return [stream for each, stream in self._closing if each.spool.id == capture_id]
-
-    def _is_closing(self, capture_id: str) -> bool:
-        return bool(self._leaving(capture_id))
-
     def _close_drained(self, now: float) -> None:
         """Close the interfaces whose last packets have arrived."""
-        due = [pair for pair in self._closing if pair[1].close_at <= now]
-        self._closing = [pair for pair in self._closing if pair[1].close_at > now]
-        for recorder, stream in due:
-            stream.close()
-            del recorder.streams[stream.interface]
-        for capture_id in {recorder.spool.id for recorder, _ in due}:
+        for capture_id in self._closing.finish(now):
             spool = self._spool.captures.get(capture_id)
-            if spool is None or self._is_closing(capture_id) or capture_id in self.recorders:
+            if spool is None or capture_id in self.recorders:
                 continue
             with self._spool.news:
                 if spool.ledger.gone:
@@ -309,18 +274,8 @@ class Captures:
 
     def _settle(self, spool: CaptureSpool) -> None:
         """The last segment is complete: its packets are the final ones."""
-        ledger, old = spool.ledger, spool.status
-        spool.say(
-            Status(
-                old.state,
-                old.reason,
-                old.message,
-                ledger.packets,
-                ledger.bytes,
-                ledger.received,
-                ledger.dropped,
-            )
-        )
+        old = spool.status
+        spool.say(spool.counted(old.state, old.reason, old.message))
         spool.finished = True
         # What was dropped to the last, for whoever reads the ledger alone.
         spool.save_quietly()
@@ -341,25 +296,23 @@ class Captures:
                 )
         self._spool.enforce()
 
-    def look_for_loops(self, now: float, sent_bytes: int) -> None:
+    def look_for_loops(self, now: float, sent_bytes: int, *, sending: bool) -> None:
         """Stop to ship what is our own upload coming back.
 
         Args:
             now: Monotonic clock.
             sent_bytes: Uploaded so far.
+            sending: A request to the collector is on its way.
         """
-        if not (self.recorders or self._loops.paused):
-            return
         recorded = {name: each.written()[1] for name, each in self.recorders.items()}
-        self._loops.observe(now, sent_bytes, recorded)
-        with self._spool.news:
+        matched = self._loops.observe(now, sent_bytes, recorded, sending=sending)
+        if matched is not None:
+            log.info("looked for a loop", recorded_with_upload=sorted(matched))
+        with self._spool.lock:
             for name, capture in self._spool.captures.items():
                 is_running = name in self.recorders
                 looping = is_running and name in self._loops.looping
                 if looping and not capture.looping:
                     log.error("upload is recorded, shipping stops", capture=name)
                 capture.looping = looping
-                held = is_running and (looping or self._loops.paused)
-                if capture.held and not held:
-                    self._spool.news.notify_all()
-                capture.held = held
+                capture.hold(held=is_running and (looping or self._loops.paused))

@@ -82,6 +82,7 @@ class Inlet(ctypes.Structure):
         budget: Budget,
         *,
         mark_bytes: int = _NEVER,
+        buffer_bytes: int = BUFFER_BYTES,
         is_pipe: bool = False,
     ) -> None:
         """Prepare; `begin` says where the packets go.
@@ -91,15 +92,16 @@ class Inlet(ctypes.Structure):
             header: How a file of its packets begins.
             budget: How many may come; kept, and counted down for each packet.
             mark_bytes: About so far apart the ends of records are remembered.
+            buffer_bytes: So much is written at once.
             is_pipe: A signal may end the wait for whoever reads what is written.
         """
-        buffer = ctypes.create_string_buffer(BUFFER_BYTES)
+        buffer = ctypes.create_string_buffer(buffer_bytes)
         super().__init__(
             pcap=ctypes.pointer(_functions()),
             handle=handle,
             budget=ctypes.pointer(budget),
             buffer=ctypes.addressof(buffer),
-            room=BUFFER_BYTES,
+            room=buffer_bytes,
             mark_bytes=mark_bytes,
             is_pipe=is_pipe,
             file=_NO_FILE,

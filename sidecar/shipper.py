@@ -24,6 +24,8 @@ class Shipper:
 
     Attributes:
         is_able: False when it cannot trust anybody, and so will never ship.
+        is_sending: A request was chosen and its answer is not there yet. What is held while this is
+            false stays here.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Shipper:
         self._uploads = Uploads(spool, self._collectors, self._turns, on_news)
         self._stopped = False
         self.is_able = True
+        self.is_sending = False
         self._thread = threading.Thread(target=self._run, name="shipper", daemon=True)
 
     @property
@@ -108,6 +111,7 @@ class Shipper:
     def _wait_for_job(self) -> Job | None:
         """The next job when it is due; None when it is time to end."""
         with self._spool.news:
+            self.is_sending = False
             while not self._stopped:
                 now = time.monotonic()
                 captures = list(self._spool.captures.values())
@@ -121,6 +125,7 @@ class Shipper:
                 job, again = shipping.choose(captures, self._turns.of, now)
                 if job is not None:
                     self._turns.of[job.capture.id].served_at = now
+                    self.is_sending = True
                     return job
                 self._spool.news.wait(max(0.01, again - now))
             return None

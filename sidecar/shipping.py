@@ -106,11 +106,18 @@ class Turns:
             turn.reported_at = now
             turn.delay.reset()
 
-    def put_off(self, capture_id: str, now: float) -> bool:
-        """It was refused: try it later; True when it is the first time in a row."""
+    def put_off(self, capture_id: str, now: float, pause: float = 0.0) -> bool:
+        """It was refused: try it later; True when it is the first time in a row.
+
+        Args:
+            capture_id: Whose turn it was.
+            now: By a monotonic clock.
+            pause: Seconds that the collector asks for; little of it when the pod is going.
+        """
         turn = self.of.setdefault(capture_id, Turn())
         first = turn.delay.seconds == 0
-        turn.retry_at = now + turn.delay.longer(spread(), self._most_delay)
+        wait = turn.delay.longer(spread(), self._most_delay)
+        turn.retry_at = now + min(pause, self._most_delay) + wait
         return first
 
 

@@ -1,14 +1,14 @@
 """One interface of one capture: a libpcap handle and the segment that it fills."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from nightcap.contract.orders import CaptureOrder
 from nightcap.pcap.handle import BLOCK_BYTES, RETIRE_MS, RING_BYTES, LiveCapture
 from nightcap.pcap.libpcap import PcapError
 from sidecar import log, rotation
-from sidecar.libpump import Budget, Inlet
+from sidecar.libpump import BUFFER_BYTES, Budget, Inlet
 from sidecar.segment import MARK_BYTES, Segment
 from sidecar.spool import CaptureSpool
 
@@ -18,21 +18,26 @@ DRAIN_SECONDS: Final = RETIRE_MS / 1000 + 0.05
 NEVER: Final = float("inf")
 RINGS_BYTES: Final = 6 * 2**20
 """Of all streams together: what the kernel holds for us is part of our memory."""
+RINGS: Final = 8
+"""So many streams find room, in whatever order they are opened."""
+_LEAST_RING_BYTES: Final = 2 * BLOCK_BYTES
 
 
-def ring_bytes(taken: int, wanted: int) -> int:
-    """How large the next ring may be: what is left, shared evenly, with two shares kept back.
+def ring_bytes(taken: Sequence[int], wanted: int) -> int:
+    """How large the next ring may be.
 
     Args:
-        taken: Bytes of the rings that there are.
+        taken: Bytes of each of the rings that there are.
         wanted: So many are to be opened now, this one included.
 
     Returns:
-        Whole blocks, at least two, no more than one alone has; 0 when not even two are left.
+        Whole blocks: an even share of what is left when the least is kept back for all that may
+        come later, no more than one alone has; 0 when there is nothing left.
     """
-    left = RINGS_BYTES - taken
-    share = left // (wanted + 2) // BLOCK_BYTES * BLOCK_BYTES
-    size = min(RING_BYTES, max(2 * BLOCK_BYTES, share))
+    left = RINGS_BYTES - sum(taken)
+    later = max(0, RINGS - len(taken) - wanted)
+    share = (left - later * _LEAST_RING_BYTES) // wanted // BLOCK_BYTES * BLOCK_BYTES
+    size = min(RING_BYTES, max(_LEAST_RING_BYTES, share))
     return size if size <= left else 0
 
 
@@ -65,7 +70,14 @@ class Stream:
     ) -> None:
         self.interface = interface
         self.live = live
-        self.inlet = Inlet(live.handle, live.header, budget, mark_bytes=MARK_BYTES)
+        self.inlet = Inlet(
+            live.handle,
+            live.header,
+            budget,
+            mark_bytes=MARK_BYTES,
+            # Small where the ring is: with many of them it counts.
+            buffer_bytes=min(BUFFER_BYTES, live.ring_bytes // 16),
+        )
         self._budget = budget
         self._order = order
         self._spool = spool

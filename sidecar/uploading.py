@@ -230,11 +230,12 @@ class Uploads:
                 capture.drop_all()
             self._on_news()
             return
-        self.put_off(capture, f"{answer.status} {answer.text[:200].strip()}")
+        why = f"{answer.status} {answer.text[:200].strip()}"
+        self.put_off(capture, why, answers.pause(answer))
 
-    def put_off(self, capture: CaptureSpool, why: str) -> None:
+    def put_off(self, capture: CaptureSpool, why: str, pause: float = 0.0) -> None:
         """Leave a capture's things for later; said when it is the first time in a row."""
         with self._spool.lock:
-            first = self._turns.put_off(capture.id, time.monotonic())
+            first = self._turns.put_off(capture.id, time.monotonic(), pause)
         if first:
             log.warning("collector refused, trying again", capture=capture.id, answer=why)

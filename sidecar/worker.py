@@ -28,6 +28,7 @@ TICK_SECONDS: Final = 1.0
 
 
 _GIVE_BACK_SECONDS: Final = 30.0
+"""Memory is given back so often at least, and sooner after the start, when most is left over."""
 
 
 class Worker:
@@ -47,7 +48,8 @@ class Worker:
         self._terminating = False
         self._is_marked = False
         # Not before the shipping thread has imported and connected.
-        self._give_back_at = time.monotonic() + TICK_SECONDS
+        self._give_back_seconds = TICK_SECONDS
+        self._give_back_at = time.monotonic() + self._give_back_seconds
         self._wake_out, self._wake_in = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._captures = Captures(
             self._spool,
@@ -145,13 +147,15 @@ class Worker:
                     self._shipper.hurry()
             self._apply(now, links_changed=links_changed)
             if self._shipper is not None:
-                self._captures.look_for_loops(now, self._shipper.sent_bytes)
+                shipper = self._shipper
+                self._captures.look_for_loops(now, shipper.sent_bytes, sending=shipper.is_sending)
             self._captures.publish_status()
             self._mark_if_open()
             if self._is_done():
                 return
             if now >= self._give_back_at:
-                self._give_back_at = now + _GIVE_BACK_SECONDS
+                self._give_back_seconds = min(_GIVE_BACK_SECONDS, 2 * self._give_back_seconds)
+                self._give_back_at = now + self._give_back_seconds
                 memory.give_back()
 
     def _apply(self, now: float, *, links_changed: bool) -> None:
@@ -164,7 +168,7 @@ class Worker:
             )
 
     def _next_round(self, now: float) -> float:
-        return min(now + TICK_SECONDS, now + self._loops.interval, self._captures.next_at(now))
+        return min(now + TICK_SECONDS, self._loops.next_at(now), self._captures.next_at(now))
 
     def _drain_wake(self) -> None:
         try:

@@ -15,7 +15,8 @@ from bench.cluster import namespace
 from bench.effort import Effort
 from bench.result import Result, quantile, say, spread
 from demo.files import Retrieval, reach_retrieval
-from nightcap.pcap.pcapng import Packet, PcapngReader
+from nightcap.pcap.pcapng import Packet
+from nightcap.pcap.pcapng_reading import PcapngReader
 from tests.e2e.shop import Shop
 
 READERS = 4

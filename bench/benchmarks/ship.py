@@ -15,8 +15,8 @@ GOAL_MB = 100
 
 def run(effort: Effort) -> Iterator[Result]:
     """MB/s per core; and how many quiet sidecars one core carries."""
-    yield _fast(effort.of(5, 2), effort.of(4, 1))
-    yield _fast(effort.of(5, 2), effort.of(2, 1), on_objects=True)
+    yield _fast(effort.of(10, 2), effort.of(4, 1))
+    yield _fast(effort.of(10, 2), effort.of(2, 1), on_objects=True)
     yield _slow(effort.of(5, 1), effort.of(20, 8))
 
 

@@ -90,7 +90,7 @@ def attach(
 
     command = [ERRAND_PROGRAM, "stream", dump_stream(stream)]
     try:
-        running = execute(session.client, session.namespace, pod, added, command, stdin=True)
+        running = execute(session.official, session.namespace, pod, added, command, stdin=True)
     except Forbidden as error:
         raise Fault(_refused(session, error.message)) from error
     with running:
@@ -185,7 +185,7 @@ def _patch(
     dry_run: str,
 ) -> str:
     from nightcap.kube import paths
-    from nightcap.kube.client import STRATEGIC_PATCH
+    from nightcap.kube.agent import STRATEGIC_PATCH
 
     name = ephemeral.next_name(pod)
     wanted = ephemeral.container(pod, name, image, profile, seconds)

@@ -103,7 +103,9 @@ def _fetch_of(
 
     command = [ERRAND_PROGRAM, "export", uid]
     with (
-        execute(session.client, session.namespace, pod, keys.SIDECAR_CONTAINER, command) as running,
+        execute(
+            session.official, session.namespace, pod, keys.SIDECAR_CONTAINER, command
+        ) as running,
         tempfile.TemporaryFile(dir=folder, prefix=".nightcap-") as archive,
     ):
         size = 0

@@ -215,7 +215,10 @@ def check_pinned(namespace: str, pods: Sequence[Object], trusted: str) -> Line |
     strangers = sorted(
         pod["metadata"]["name"]
         for pod in pods
-        if (root := _pinned_root(pod)) and root.strip() not in trusted
+        # One that is being deleted is restarted already.
+        if not pod["metadata"].get("deletionTimestamp")
+        and (root := _pinned_root(pod))
+        and root.strip() not in trusted
     )
     if not strangers:
         return None

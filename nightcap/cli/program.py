@@ -68,7 +68,7 @@ def _fault_of(error: Exception) -> Fault | None:
         return None
     said = error.message
     match error:
-        case errors.NotFound() if said == "no message" or "could not find the requested" in said:
+        case errors.NotFound() if _is_of_the_api(said):
             return Fault(
                 "this cluster serves no packetcaptures.nightcap.dev: Nightcap is not installed "
                 "there (kubectl nightcap doctor), or --context names another cluster"
@@ -91,3 +91,10 @@ def _fault_of(error: Exception) -> Fault | None:
             return Fault(f"{said}; look at --context, and whether `kubectl version` answers")
         case _:
             return Fault(said)
+
+
+def _is_of_the_api(said: str) -> bool:
+    """Whether it is no object that is missing but the whole API: there is no such path."""
+    return said.strip() in ("no message", "404 page not found") or (
+        "could not find the requested" in said
+    )

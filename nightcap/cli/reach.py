@@ -18,6 +18,7 @@ from nightcap.cli.tokens import token
 if TYPE_CHECKING:
     from nightcap.kube.client import Download
     from nightcap.kube.errors import ApiError
+    from nightcap.kube.light import LightDownload
 
 SERVICE: Final = "https:nightcap-retrieval:443"
 TOKEN_SECONDS: Final = 600
@@ -62,7 +63,7 @@ class Retrieval:
         path: str,
         query: Sequence[tuple[str, str]] = (),
         headers: Mapping[str, str] | None = None,
-    ) -> Iterator[Download]:
+    ) -> Iterator[Download | LightDownload]:
         """An answer of any size.
 
         Raises:

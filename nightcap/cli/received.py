@@ -78,7 +78,8 @@ def check_merged(file: BinaryIO, name: str, size: int) -> Found:
     Raises:
         Damaged: it is none, or ends in the middle of a block.
     """
-    from nightcap.pcap.pcapng import NotPcapng, Packet, PcapngReader
+    from nightcap.pcap.pcapng import Packet
+    from nightcap.pcap.pcapng_reading import NotPcapng, PcapngReader
 
     try:
         reader = PcapngReader(file)

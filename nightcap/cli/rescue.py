@@ -156,7 +156,7 @@ def rescue(session: Session, image: str | None, *, delete: bool) -> Iterator[Lin
 
 def _give_image(session: Session, pod: Held, image: str | None) -> Line:
     from nightcap.kube import paths
-    from nightcap.kube.client import JSON_PATCH
+    from nightcap.kube.agent import JSON_PATCH
     from nightcap.kube.errors import ApiError
 
     if image is None or image == pod.image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ import click
 
 if TYPE_CHECKING:
     from nightcap.kube.client import KubeClient
+    from nightcap.kube.light import LightClient
+    from nightcap.kube.quick import Quick
 
 SYSTEM: Final = "nightcap-system"
 _PAGE: Final = "500"
@@ -26,14 +29,34 @@ class Fault(click.ClickException):
 
 @dataclass
 class Session:
-    """What the options say; the client is made when it is first needed."""
+    """What the options say; clients are made when they are first needed."""
 
     kubeconfig: str | None = None
     context: str | None = None
     namespace_option: str | None = field(default=None)
 
     @cached_property
-    def client(self) -> KubeClient:
+    def client(self) -> KubeClient | LightClient:
+        """What asks the API server: the light one where the kubeconfig allows that.
+
+        Raises:
+            ClusterUnavailable: there is no usable kubeconfig, or its login program fails.
+        """
+        from nightcap.kube.light import LightClient
+        from nightcap.kube.quick import NotQuick
+
+        if self._quick is not None:
+            with contextlib.suppress(NotQuick):
+                return LightClient(self._quick)
+        return self.official
+
+    @cached_property
+    def official(self) -> KubeClient:
+        """The one that any kubeconfig will do for, and that runs commands in containers.
+
+        Raises:
+            ClusterUnavailable: as `client`.
+        """
         from nightcap.kube.client import KubeClient
 
         return KubeClient.from_environment(self.kubeconfig, self.context)
@@ -43,14 +66,35 @@ class Session:
         """The one that was named, or the kubeconfig context's."""
         if self.namespace_option:
             return self.namespace_option
+        if self._quick is not None:
+            return self._quick.namespace
         from nightcap.kube.kubeconfig import default_namespace
 
         return default_namespace(self.kubeconfig, self.context)
 
+    def contexts(self) -> list[str]:
+        """Names of the kubeconfig's contexts."""
+        if self._quick is not None:
+            return list(self._quick.contexts)
+        from nightcap.kube.kubeconfig import context_names
+
+        return context_names(self.kubeconfig)
+
+    @cached_property
+    def _quick(self) -> Quick | None:
+        """The kubeconfig, if it can be read without the official client."""
+        from nightcap.kube import quick
+
+        try:
+            return quick.load(self.kubeconfig, self.context)
+        except quick.NotQuick:
+            return None
+
     def close(self) -> None:
         """Close connections; the session can be used again."""
-        if "client" in self.__dict__:
-            self.client.close()
+        for made in ("client", "official"):
+            if made in self.__dict__:
+                self.__dict__[made].close()
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
         """One object as it is served."""
@@ -73,7 +117,7 @@ class Session:
 
     def patch(self, path: str, change: dict[str, Any], dry_run: str) -> dict[str, Any]:
         """Merge a change into an object; see `options.dry_run`."""
-        from nightcap.kube.client import MERGE_PATCH
+        from nightcap.kube.agent import MERGE_PATCH
 
         if dry_run == "client":
             return self.get(path)

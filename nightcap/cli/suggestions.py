@@ -1,7 +1,6 @@
 """Names that complete what is being typed; whatever goes wrong, there are just none.
 
-Asked by `nightcap.kube.quick` where a kubeconfig allows it: the official client alone takes longer
-to import than a person waits for a completion.
+None is asked for twice, and none is waited for long.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from nightcap.cli.session import Session
 
 _LIMIT = "200"
+_SECONDS = 3.0
 
 
 def quietly(ask: Callable[[], list[str]]) -> list[str]:
@@ -60,23 +60,10 @@ def namespaces(session: Session) -> list[str]:
 
 def contexts(session: Session) -> list[str]:
     """Contexts of the kubeconfig."""
-    from nightcap.kube import quick
-
-    try:
-        return list(quick.load(session.kubeconfig, session.context).contexts)
-    except quick.NotQuick:
-        from nightcap.kube.kubeconfig import context_names
-
-        return context_names(session.kubeconfig)
+    return session.contexts()
 
 
 def _names(session: Session, path: Callable[[str], str]) -> list[str]:
-    from nightcap.kube import quick
-
-    query = {"limit": _LIMIT}
-    try:
-        cluster = quick.load(session.kubeconfig, session.context)
-        page = cluster.get(path(session.namespace_option or cluster.namespace), query)
-    except quick.NotQuick:
-        page = session.get(path(session.namespace), query)
+    session.client.read_seconds = _SECONDS
+    page = session.get(path(session.namespace), {"limit": _LIMIT})
     return [item["metadata"]["name"] for item in page.get("items") or ()]

@@ -6,6 +6,7 @@ the namespace that may read the files, by a short-lived token, where their right
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from itertools import islice
@@ -50,6 +51,7 @@ def _account_that_may(session: Session) -> str:
     except ApiError:
         found = None  # not allowed to look: then somebody has to say
     if found is None:
+        _refuse_where_not_installed(session)
         raise Fault(
             "this kubeconfig logs in with a client certificate, which retrieval cannot check. Use "
             "a kubeconfig with a token, or --as-service-account NAME: an account of namespace "
@@ -59,6 +61,19 @@ def _account_that_may(session: Session) -> str:
             f"--clusterrole=nightcap-files --serviceaccount={namespace}:analyst"
         )
     return found
+
+
+def _refuse_where_not_installed(session: Session) -> None:
+    """Nobody may read files there, and no account helps.
+
+    Raises:
+        NotFound: no captures are served.
+    """
+    from nightcap.kube import paths
+    from nightcap.kube.errors import Forbidden
+
+    with contextlib.suppress(Forbidden):
+        session.get(paths.packetcaptures(session.namespace), {"limit": "1"})
 
 
 def _accounts(session: Session) -> Iterator[str]:

@@ -29,9 +29,11 @@ _COLUMNS: Final = (
     '"Time","%t","Pod","%Cus:frame.interface_name","Source","%s","Destination","%d",'
     '"Protocol","%p","Info","%i"'
 )
+# Names: those that came along, of pods and services, and no question to a name server. Wireshark
+# shows none by default; what it shows of Ethernet's addresses stays as it is.
 # `-r` and not `-i`: that would start dumpcap, which not everybody may run.
 _ARGUMENTS: Final = {
-    WIRESHARK: ("-k", "-i", "-"),
+    WIRESHARK: ("-k", "-N", "mn", "-i", "-"),
     TSHARK: ("-l", "-N", "n", "-o", f"gui.column.format:{_COLUMNS}", "-r", "-"),
 }
 
@@ -176,7 +178,7 @@ def lines(pieces: Iterable[bytes]) -> Iterator[str]:
         Fault: it is neither, or damaged.
     """
     from nightcap.pcap.formats import NotPcap
-    from nightcap.pcap.pcapng import NotPcapng
+    from nightcap.pcap.pcapng_reading import NotPcapng
 
     file = _Pieces(pieces)
     try:
@@ -200,8 +202,9 @@ def _lines_of_pcap(file: _Pieces) -> Iterator[str]:
 
 def _lines_of_pcapng(file: _Pieces) -> Iterator[str]:
     from nightcap.pcap import pcapng, summary
+    from nightcap.pcap.pcapng_reading import PcapngReader
 
-    reader = pcapng.PcapngReader(file)  # type: ignore[arg-type]
+    reader = PcapngReader(file)  # type: ignore[arg-type]
     interfaces: list[pcapng.Interface] = []
     names: dict[str, str] = {}
     for value in reader:

@@ -42,6 +42,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     "NoCollector": "kubectl nightcap doctor",
     "CollectorUnreachable": "kubectl nightcap doctor",
     "PodsNotReporting": "allow these pods the way to nightcap-collector in nightcap-system",
+    "StoreFull": "delete captures that nobody needs, or have retrieval's volume made larger",
     "PodsFailed": "kubectl -n {namespace} logs POD -c nightcap",
     "Suspended": (
         "go on with: kubectl -n {namespace} patch packetcapture {name} --type merge "

@@ -9,7 +9,6 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode
 
@@ -18,11 +17,17 @@ import urllib3
 from kubernetes import config
 from kubernetes.client import ApiClient, Configuration
 
-import nightcap
 from nightcap.closing import Closing
+from nightcap.kube.agent import (
+    APPLY_PATCH,
+    JSON_PATCH,
+    MERGE_PATCH,
+    STRATEGIC_PATCH,
+    user_agent,
+)
 from nightcap.kube.errors import ApiError, ClusterUnavailable, error_of, unavailable
+from nightcap.kube.quick import is_in_cluster
 
-_IN_CLUSTER_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _POOL_SIZE = 64
 """Idle connections kept: one for each of 32 threads, and one for each watch."""
 _CHUNK_BYTES = 65536
@@ -37,12 +42,6 @@ _SOCKET_OPTIONS = [
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 ]
-
-MERGE_PATCH = "application/merge-patch+json"
-JSON_PATCH = "application/json-patch+json"
-STRATEGIC_PATCH = "application/strategic-merge-patch+json"
-APPLY_PATCH = "application/apply-patch+yaml"
-"""Content type of a server-side apply; JSON is YAML, and `fieldManager` goes in the query."""
 
 
 class _Said(logging.Handler):
@@ -85,7 +84,7 @@ class KubeClient:
         said = _Said()
         logging.getLogger().addHandler(said)
         try:
-            if kubeconfig is None and context is None and _is_in_cluster():
+            if kubeconfig is None and context is None and is_in_cluster():
                 config.load_incluster_config(  # type: ignore[no-untyped-call]
                     client_configuration=configuration
                 )
@@ -244,7 +243,7 @@ class KubeClient:
         if query:
             url = f"{url}?{urlencode(query)}"
         try:
-            sent = {"Accept": "application/json", "User-Agent": _user_agent(), **(headers or {})}
+            sent = {"Accept": "application/json", "User-Agent": user_agent(), **(headers or {})}
             sent.update(self._login())
             data = body
             if body is not None:
@@ -334,18 +333,6 @@ class Download(Closing):
             yield from self._response.stream(_CHUNK_BYTES, decode_content=False)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise unavailable(error) from error
-
-
-def _is_in_cluster() -> bool:
-    return (
-        "KUBECONFIG" not in os.environ
-        and "KUBERNETES_SERVICE_HOST" in os.environ
-        and _IN_CLUSTER_TOKEN.exists()
-    )
-
-
-def _user_agent() -> str:
-    return f"nightcap/{nightcap.__version__} ({socket.gethostname()})"
 
 
 __all__ = [

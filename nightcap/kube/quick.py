@@ -1,8 +1,7 @@
-"""One GET without the official client, which takes longer to import than a shell should wait.
+"""What a kubeconfig says, read without the official client, which takes half a second to import.
 
-For completion: kubeconfigs with a token or a client certificate, one file, no proxy. Whatever else
-a kubeconfig may hold is `NotQuick`, and the official client does it. HTTP/1.0 over a socket: what
-the standard library's client imports for headers of mail takes longer than the question.
+For kubeconfigs of one file whose user has a token or a client certificate. Whatever else one may
+hold is `NotQuick`, and the official client does it.
 """
 
 from __future__ import annotations
@@ -10,15 +9,14 @@ from __future__ import annotations
 import base64
 import json
 import os
-import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
-_SECONDS: Final = 3.0
+IN_CLUSTER_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _PORTS: Final = {"https": 443, "http": 80}
 _USER_FIELDS: Final = frozenset({
     "token", "tokenFile", "client-certificate", "client-certificate-data", "client-key",
@@ -26,7 +24,7 @@ _USER_FIELDS: Final = frozenset({
 })  # fmt: skip
 _CLUSTER_FIELDS: Final = frozenset({
     "server", "certificate-authority", "certificate-authority-data", "insecure-skip-tls-verify",
-    "tls-server-name", "extensions",
+    "extensions",
 })  # fmt: skip
 _PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
 
@@ -40,6 +38,9 @@ class Quick:
     """A cluster as one context of a kubeconfig describes it.
 
     Attributes:
+        folder: Where the kubeconfig is; paths in it are relative to that.
+        cluster: Of that context, as it is written.
+        user: Likewise.
         namespace: The context's.
         contexts: Names of all contexts of the file.
     """
@@ -50,43 +51,51 @@ class Quick:
     namespace: str
     contexts: tuple[str, ...]
 
-    def get(self, path: str, query: Mapping[str, str]) -> dict[str, Any]:
-        """One object or list.
+    def check(self) -> None:
+        """Whether requests can be made by what is known here.
 
         Raises:
-            NotQuick: there is something in the kubeconfig that is not known here.
-            OSError: no answer; also an answer that is a refusal.
+            NotQuick: there is something in the kubeconfig, or between us and the cluster, that
+                is not.
         """
         if not (self.cluster.keys() <= _CLUSTER_FIELDS and self.user.keys() <= _USER_FIELDS):
             raise NotQuick
         if any(os.environ.get(name) for name in _PROXIES):
             raise NotQuick
-        url = urlsplit(str(self.cluster.get("server", "")))
+        url = urlsplit(self.server)
         if url.scheme not in _PORTS or not url.hostname or not url.hostname.isascii():
             raise NotQuick
-        headers = {"Host": url.netloc, "Accept": "application/json", **self._login()}
-        asked = f"{url.path.rstrip('/')}{path}?{urlencode(query)}"
-        request = f"GET {asked} HTTP/1.0\r\n" + "".join(
-            f"{name}: {value}\r\n" for name, value in headers.items()
-        )
-        # A host of bytes is taken as it is; one of text loads the tables of Unicode first.
-        host = url.hostname.encode("ascii")
-        address = (host, url.port or _PORTS[url.scheme])
-        with socket.create_connection(address, _SECONDS) as plain:  # type: ignore[arg-type]
-            if url.scheme == "http":
-                return _answer(plain, request)
-            with self._context().wrap_socket(plain, server_hostname=host) as sealed:
-                return _answer(sealed, request)
 
-    def _login(self) -> dict[str, str]:
+    @property
+    def server(self) -> str:
+        """The API server's address, with the path before all paths if there is one."""
+        return str(self.cluster.get("server", "")).rstrip("/")
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Its host and port."""
+        url = urlsplit(self.server)
+        return url.hostname or "", url.port or _PORTS[url.scheme]
+
+    def token(self) -> str | None:
+        """What the user logs in with; None if that is a certificate. A file is read anew.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
         token = self.user.get("token")
         if not token and "tokenFile" in self.user:
-            token = (self.folder / self.user["tokenFile"]).read_text().strip()
-        return {"Authorization": f"Bearer {token}"} if token else {}
+            token = (self.folder / self.user["tokenFile"]).read_text()
+        return str(token).strip() or None if token else None
 
-    def _context(self) -> ssl.SSLContext:
-        if "tls-server-name" in self.cluster:
-            raise NotQuick
+    def tls(self) -> ssl.SSLContext | None:
+        """Whom to trust and who we are; None for plain HTTP.
+
+        Raises:
+            OSError: a file cannot be read, or holds no certificate.
+        """
+        if urlsplit(self.server).scheme == "http":
+            return None
         authority = self._bytes(self.cluster, "certificate-authority")
         context = ssl.create_default_context(cadata=authority.decode() if authority else None)
         if self.cluster.get("insecure-skip-tls-verify"):
@@ -110,21 +119,13 @@ class Quick:
         return (self.folder / place[field]).read_bytes() if field in place else b""
 
 
-def _answer(connection: socket.socket, request: str) -> dict[str, Any]:
-    """What a server says to one request; with HTTP/1.0 the end of the connection ends it."""
-    connection.sendall(f"{request}\r\n".encode("latin-1"))
-    with connection.makefile("rb") as file:
-        status = file.readline().split(maxsplit=2)
-        while file.readline().strip():
-            pass
-        data = file.read()
-    if status[1:2] != [b"200"]:
-        raise OSError(b" ".join(status[1:]).decode("latin-1").strip())
-    try:
-        found: dict[str, Any] = json.loads(data)
-    except ValueError as error:  # such as a proxy's own way to end an answer
-        raise NotQuick from error
-    return found
+def is_in_cluster() -> bool:
+    """Whether this is a pod, and nothing says to look elsewhere."""
+    return (
+        "KUBECONFIG" not in os.environ
+        and "KUBERNETES_SERVICE_HOST" in os.environ
+        and IN_CLUSTER_TOKEN.exists()
+    )
 
 
 def load(kubeconfig: str | None, context: str | None) -> Quick:
@@ -139,6 +140,8 @@ def load(kubeconfig: str | None, context: str | None) -> Quick:
     """
     import yaml
 
+    if kubeconfig is None and context is None and is_in_cluster():
+        raise NotQuick
     named = kubeconfig or os.environ.get("KUBECONFIG") or str(Path("~/.kube/config").expanduser())
     if os.pathsep in named:
         raise NotQuick

@@ -1,14 +1,12 @@
-"""What the collector reads of a request's body, and what its answers look like."""
+"""What the collector reads of a request, and what its answers look like."""
 
-import contextlib
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
-from certs.deadlines import BODY_READ, BODY_UNWANTED
-from nightcap.contract import uploads
+from certs.bodies import BODY
 from nightcap.kube.errors import ApiError
-from retrieval.collector.uploads import BadUpload, Upload
+from retrieval.collector.uploads import Upload
 from retrieval.store.base import OffsetConflict
 
 RETRY_AFTER_SECONDS: Final = 2
@@ -24,39 +22,10 @@ class Answer:
     content_type: str = "text/plain; charset=utf-8"
 
 
-def read_body(environ: dict[str, Any], length: int) -> bytes:
-    """The whole body, or nothing: what a cut connection brought would end inside a record."""
-    if not length:
-        return b""
-    body: bytes = environ["wsgi.input"].read(length)
-    _is_read(environ)
-    if len(body) != length:
-        raise BadUpload(
-            HTTPStatus.BAD_REQUEST, f"the body was cut: {len(body)} of {length} bytes came"
-        )
-    return body
-
-
-def drain(environ: dict[str, Any], *, is_known: bool) -> None:
-    """Take the rest of a refused body: the server would cut the connection, answer and all.
-
-    Args:
-        environ: Of the request.
-        is_known: Whether we know who sends it; a stranger has to be quick.
-    """
-    length = environ.get("CONTENT_LENGTH") or "0"
-    if not is_known:
-        environ.get(BODY_UNWANTED, lambda: None)()
-    if length.isascii() and length.isdigit() and int(length[:18]) <= uploads.MAX_BODY_BYTES:
-        with contextlib.suppress(OSError):
-            while environ["wsgi.input"].read(2**16):
-                pass
-            _is_read(environ)
-
-
-def _is_read(environ: dict[str, Any]) -> None:
-    """Nothing more is to come: the connection's deadline is off."""
-    environ.get(BODY_READ, lambda: None)()
+def leave_body(environ: dict[str, Any]) -> None:
+    """Read no body of a refused request."""
+    if BODY in environ:
+        environ[BODY].leave()
 
 
 def raw_target(environ: dict[str, Any]) -> str:

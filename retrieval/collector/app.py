@@ -20,11 +20,13 @@ from nightcap.contract import uploads
 from nightcap.contract.captures import WhenFull
 from nightcap.contract.keys import TOKEN_AUDIENCE
 from nightcap.contract.orders import Limit
-from nightcap.contract.segments import BadName, SegmentKey, StreamKey
+from nightcap.contract.segments import BadName, SegmentKey
 from nightcap.kube.errors import ApiError
 from nightcap.kube.reviews import Identity
+from nightcap.pcap.formats import HEADER_BYTES
 from retrieval import metrics, retention
 from retrieval.access import bearer_token
+from retrieval.collector.addresses import Addresses
 from retrieval.collector.admission import (
     Admission,
     Admitted,
@@ -33,22 +35,23 @@ from retrieval.collector.admission import (
     NotAllowed,
 )
 from retrieval.collector.answers import (
+    RETRY_AFTER_SECONDS,
     Answer,
     conflict_sentence,
-    drain,
     later,
+    leave_body,
     raw_target,
-    read_body,
     refuse,
     sentence_of,
 )
+from retrieval.collector.bodies import Bodies
 from retrieval.collector.pacing import Pace
 from retrieval.collector.reports import ReportIndex
 from retrieval.collector.tokens import SidecarTokens
 from retrieval.collector.uploads import BadUpload, Method, Upload, link_type, parse_upload
 from retrieval.limits import Rate, Seats, Strangers, TooMuch
 from retrieval.retention import Room
-from retrieval.store.base import OffsetConflict, Store, StoreFailed, StoreFull, StreamMeta
+from retrieval.store.base import Bytes, OffsetConflict, Store, StoreFailed, StoreFull, StreamMeta
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse
@@ -60,26 +63,13 @@ MAX_WAITING: Final = 16
 ENDED: Final = 0
 """`Nightcap-Until` of a capture that has ended: the past by every clock, however wrong."""
 REPORTS_PATH: Final = "/v1/reports"
-ADDRESS_SECONDS: Final = 2.0
-"""A pod that records from its first packet does so before the API server knows its address."""
-MAX_LOOKS: Final = 10
 POD_REQUESTS_PER_SECOND: Final = 200
 """Of one pod; with full bodies more than a network card carries."""
 POD_APPENDS: Final = 8
 """Bodies of one pod that are under way at once; a sidecar sends one at a time, and after a cut
 connection the next while we still wait for the last."""
-MAX_NAMELESS: Final = 10_000
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Nameless:
-    """A stream of a pod whose addresses were not known when it began."""
-
-    pod: str
-    look_at: float
-    looks: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +105,11 @@ class CollectorApp:
         self._admission = admission
         self._reports = reports
         self._parties = parties
-        self._nameless: dict[StreamKey, Nameless] = {}
+        self._addresses = Addresses(store, admission)
         self._strangers = Strangers()
         self._rate = Rate(POD_REQUESTS_PER_SECOND, 2 * POD_REQUESTS_PER_SECOND)
         self._seats = Seats(POD_APPENDS)
+        self._bodies = Bodies()
         self._pace = Pace(store.pace_seconds)
         self._waiting = threading.BoundedSemaphore(MAX_WAITING)
 
@@ -126,7 +117,7 @@ class CollectorApp:
         method = environ["REQUEST_METHOD"]
         answer = self._answer(method, environ)
         if answer.status >= HTTPStatus.BAD_REQUEST:
-            drain(environ, is_known=answer.status != HTTPStatus.UNAUTHORIZED)
+            leave_body(environ)
         # An unknown method would make a label of its own for whoever sends one.
         label = method if method in ("PATCH", "HEAD", "GET") else "other"
         metrics.UPLOADS.labels(label, str(int(answer.status))).inc()
@@ -151,19 +142,28 @@ class CollectorApp:
         except StoreFull as error:
             return refuse(HTTPStatus.INSUFFICIENT_STORAGE, str(error))
         except TooMuch as error:
-            return later(str(error), HTTPStatus.TOO_MANY_REQUESTS, error.retry_after_seconds)
+            return self._later(str(error), HTTPStatus.TOO_MANY_REQUESTS, error.retry_after_seconds)
         except (ApiError, CaptureUnreadable) as error:
             _log.warning("cannot answer now", extra={"error": str(error)})
-            return later(sentence_of(error))
+            return self._later(sentence_of(error))
         except StoreFailed as error:
             _log.warning("store failed", extra={"error": str(error)})
             # Its sidecar keeps its ring; what the log names (where objects lie) is not for it.
-            answer = later("the store cannot keep it now; try again")
-            answer.headers[uploads.PACE] = f"{self._store.pace_seconds:g}"
-            return answer
+            return self._later("the store cannot keep it now; try again")
         except Exception:  # noqa: BLE001 - one bad request must not end the others
             _log.exception("request failed")
             return refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "the collector failed; see its log")
+
+    def _later(
+        self,
+        sentence: str,
+        status: HTTPStatus = HTTPStatus.SERVICE_UNAVAILABLE,
+        seconds: int = RETRY_AFTER_SECONDS,
+    ) -> Answer:
+        answer = later(sentence, status, seconds)
+        # What a sidecar goes by: all that were refused together come back no sooner, and spread.
+        answer.headers[uploads.PACE] = f"{max(seconds, self._pace.seconds):.3g}"
+        return answer
 
     def _route(self, method: str, environ: dict[str, Any]) -> Answer:
         path, _, query = raw_target(environ).partition("?")
@@ -210,12 +210,24 @@ class CollectorApp:
     def _append(
         self, upload: Upload, key: SegmentKey, admitted: Admitted, environ: dict[str, Any]
     ) -> Answer:
-        body = read_body(environ, upload.length)
-        self._begin(admitted)
+        try:
+            with self._bodies.read(environ, upload.length) as body:
+                return self._keep(upload, key, admitted, body)
+        except StoreFull as error:
+            # Also when not even the stream could be begun: the capture is to say why nothing comes.
+            self._take_report(upload, admitted)
+            self._reports.refused(admitted.stream, str(error))
+            raise
+
+    def _take_report(self, upload: Upload, admitted: Admitted) -> None:
         if upload.report is not None:
             self._reports.accept(
                 admitted.stream, lambda: self._meta(admitted), upload.report, time.time()
             )
+
+    def _keep(self, upload: Upload, key: SegmentKey, admitted: Admitted, body: Bytes) -> Answer:
+        self._begin(admitted)
+        self._take_report(upload, admitted)
         if body and upload.offset == 0:
             self._check_start(key, body)
         if body and self._parties.is_full():
@@ -235,8 +247,8 @@ class CollectorApp:
         if body:
             metrics.APPENDED_BYTES.inc(len(body))
             self._drop_oldest(admitted)
-            self._find_addresses(admitted.stream)
-            self._reports.touch(admitted.stream)
+            self._addresses.find(admitted.stream, time.monotonic())
+            self._reports.kept(admitted.stream)
         return Answer(HTTPStatus.NO_CONTENT, self._headers(state.size, durable, admitted, room))
 
     def _begin(self, admitted: Admitted) -> None:
@@ -244,8 +256,8 @@ class CollectorApp:
             return
         stream = admitted.stream
         self._store.create_stream(stream, admitted.new)
-        if not admitted.new.ips and len(self._nameless) < MAX_NAMELESS:
-            self._nameless[stream] = Nameless(admitted.new.pod, time.monotonic())
+        if not admitted.new.ips:
+            self._addresses.are_missing(stream, admitted.new.pod, time.monotonic())
         _log.info(
             "stream begun",
             extra={
@@ -255,29 +267,13 @@ class CollectorApp:
             },
         )
 
-    def _find_addresses(self, stream: StreamKey) -> None:
-        """Look once more for the addresses of a pod that recorded before anybody knew them."""
-        nameless = self._nameless.get(stream)
-        now = time.monotonic()
-        if nameless is None or now < nameless.look_at:
-            return
-        self._nameless[stream] = Nameless(nameless.pod, now + ADDRESS_SECONDS, nameless.looks + 1)
-        try:
-            ips = self._admission.addresses(stream, nameless.pod)
-        except ApiError:
-            ips = ()
-        if ips:
-            self._store.set_addresses(stream, ips)
-        if ips or nameless.looks >= MAX_LOOKS:
-            self._nameless.pop(stream, None)
-
     def _meta(self, admitted: Admitted) -> StreamMeta:
         known = admitted.new or self._store.meta(admitted.stream)
         return known or StreamMeta(pod="", node="", capture=admitted.capture.metadata.name)
 
-    def _check_start(self, key: SegmentKey, body: bytes) -> None:
+    def _check_start(self, key: SegmentKey, body: Bytes) -> None:
         if self._store.segment(key).size == 0:
-            self._store.set_link(key, link_type(body))
+            self._store.set_link(key, link_type(bytes(body[:HEADER_BYTES])))
 
     def _durable(self, key: SegmentKey, size: int, *, ended: bool) -> int:
         """How much of a segment is safe so far; of one that has ended, soon all of it.

@@ -32,6 +32,8 @@ class _Entry:
     received_at: float
     written_at: float
     is_written: bool
+    refused: str = ""
+    """Why the store did not take its last append; empty when it did."""
 
 
 class ReportIndex:
@@ -97,7 +99,8 @@ class ReportIndex:
             is_due = is_due or (known is not None and now - known.written_at >= WRITE_SECONDS)
             written_at = known.written_at if known is not None else 0.0
             meta = known.meta if known is not None else read_meta()
-            entry = _Entry(stream, meta, report, now, written_at, is_written=False)
+            refused = known.refused if known is not None else ""
+            entry = _Entry(stream, meta, report, now, written_at, False, refused)
             self._put(entry)
         if is_due:
             self._write(entry, now)
@@ -108,6 +111,22 @@ class ReportIndex:
         with self._lock:
             _, entry = self._entries.get(stream, (0, None))
             if entry is not None:
+                self._put(entry)
+
+    def kept(self, stream: StreamKey) -> None:
+        """An append was taken."""
+        with self._lock:
+            _, entry = self._entries.get(stream, (0, None))
+            if entry is not None:
+                entry.refused = ""
+                self._put(entry)
+
+    def refused(self, stream: StreamKey, sentence: str) -> None:
+        """An append was not taken, for want of room in the store."""
+        with self._lock:
+            _, entry = self._entries.get(stream, (0, None))
+            if entry is not None and entry.refused != sentence:
+                entry.refused = sentence
                 self._put(entry)
 
     def forget(self, namespace: str, capture: str) -> None:
@@ -165,6 +184,7 @@ class ReportIndex:
                 "bytes": tally.bytes,
                 "names": self._names.newest(stream, entry.meta),
             },
+            "refused": entry.refused,
         }
 
     def _read(self, stream: StreamKey) -> _Entry | None:

@@ -287,13 +287,9 @@ class Live:
     def _list(self, reading: Reading, since: float) -> None:
         """Look for pods and files that have come, after `since`, or gone."""
         for pod in self.store.streams(self.namespace, self.capture_uid):
-            meta = self._pods.get(pod)
+            meta = self._meta(pod)
             if meta is None:
-                meta = self.store.meta(pod)
-                if meta is None:
-                    continue
-                self._pods[pod] = meta
-                self._news.append(Cast().block([meta]))
+                continue
             if not self.wanted.has_pod(meta.pod):
                 continue
             present: dict[str, set[int]] = {}
@@ -309,6 +305,18 @@ class Live:
             for (owner, interface), stream in self._streams.items():
                 if owner == pod:
                     stream.gone(present.get(interface, set()))
+
+    def _meta(self, pod: StreamKey) -> StreamMeta | None:
+        """What is known of a pod, which is told as soon as it has an address: one that was born
+        into the capture has none yet when its first packets are there.
+        """
+        meta = self._pods.get(pod)
+        if meta is None or not meta.ips:
+            meta = self.store.meta(pod)
+            if meta is not None:
+                self._pods[pod] = meta
+                self._news.append(Cast().block([meta]))
+        return meta
 
     def _new_counters(self, numbering: Numbering) -> bytes:
         """Counters, when they are not those that were written last."""

@@ -12,6 +12,9 @@ from typing import Protocol
 from nightcap.closing import Closing
 from nightcap.contract.segments import SegmentKey, StreamKey
 
+Bytes = bytes | memoryview
+"""Of an append; nobody changes them."""
+
 
 class StoreFull(Exception):
     """There is no room for more; nothing of the request was kept."""
@@ -162,7 +165,7 @@ class Store(ReadableStore, Protocol):
 
     def segment(self, key: SegmentKey) -> SegmentState: ...
 
-    def append(self, key: SegmentKey, offset: int, body: bytes, *, complete: bool) -> SegmentState:
+    def append(self, key: SegmentKey, offset: int, body: Bytes, *, complete: bool) -> SegmentState:
         """Append all of `body` or nothing; `complete` ends the segment.
 
         What is written is not durable yet: see `wait_durable`.

@@ -89,7 +89,7 @@ class Bucket:
         except (BaseError, OSError, ValueError) as error:
             raise StoreFailed(f"{self.url} cannot be used: {_short(error)}") from error
 
-    def create(self, path: str, body: bytes) -> bool:
+    def create(self, path: str, body: bytes | memoryview) -> bool:
         """Create an object; False when there is one of that name."""
         with self._said("put", path):
             try:

@@ -22,13 +22,28 @@ from retrieval.store.healing import Ages, heal_capture
 from retrieval.store.layout import StreamObjects, meta_path, read_streams, report_path
 from retrieval.store.objects import LOOK_SECONDS, ReadableObjects, listed
 
-TALLY_SECONDS: Final = 60.0
-HEAL_SECONDS: Final = 300.0
 MAX_KNOWN: Final = 65536
 _TRIES: Final = 8
 
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """How long what a replica knows is good, in seconds.
+
+    Attributes:
+        tally_seconds: How much is stored of a stream, when others may have appended to it.
+        heal_seconds: That nobody has left anything unfinished.
+        look_seconds: What is stored of a capture, for whoever watches it.
+        ages: How old things have to be before they are healed.
+    """
+
+    tally_seconds: float = 60.0
+    heal_seconds: float = 300.0
+    look_seconds: float = LOOK_SECONDS
+    ages: Ages = field(default_factory=Ages)
 
 
 @dataclass(slots=True)
@@ -50,16 +65,10 @@ class ObjectStreams(ReadableObjects):
     def __init__(
         self,
         bucket: Bucket,
-        *,
-        ages: Ages = Ages(),  # noqa: B008 - frozen
-        tally_seconds: float = TALLY_SECONDS,
-        heal_seconds: float = HEAL_SECONDS,
-        look_seconds: float = LOOK_SECONDS,
+        times: Times = Times(),
     ) -> None:
-        super().__init__(bucket, look_seconds=look_seconds)
-        self._ages = ages
-        self._tally_seconds = tally_seconds
-        self._heal_seconds = heal_seconds
+        super().__init__(bucket, look_seconds=times.look_seconds)
+        self._times = times
         self._begun: OrderedDict[StreamKey, None] = OrderedDict()
         self._links: OrderedDict[tuple[StreamKey, str], int] = OrderedDict()
         self._streams: OrderedDict[StreamKey, _Stream] = OrderedDict()
@@ -193,7 +202,7 @@ class ObjectStreams(ReadableObjects):
         begun, now = time.time(), time.monotonic()
         with self._known:
             known = self._streams.get(stream)
-            if known is not None and now - known.looked_at < self._tally_seconds:
+            if known is not None and now - known.looked_at < self._times.tally_seconds:
                 return known
         objects = read_streams(self._bucket.list(f"{stream.path}/")).get(stream)
         return self._seen_anew(stream, objects or StreamObjects(), now, begun)
@@ -214,12 +223,12 @@ class ObjectStreams(ReadableObjects):
 
     def heal(self) -> None:
         due_at = time.monotonic()
-        if due_at - self._healed_at < self._heal_seconds:
+        if due_at - self._healed_at < self._times.heal_seconds:
             return
         reported = {}
         for namespace, capture in self.captures():
             begun, now = time.monotonic(), time.time()
-            streams = heal_capture(self._bucket, namespace, capture, now, self._ages)
+            streams = heal_capture(self._bucket, namespace, capture, now, self._times.ages)
             for stream, objects in streams.items():
                 if objects.latest_report is not None and objects.meta is not None:
                     reported[stream] = objects.latest_report
@@ -229,7 +238,7 @@ class ObjectStreams(ReadableObjects):
                     self._seen_anew(stream, objects, begun, now)
         self._reported = reported
         # Replicas that were started together are not to work on the same things for ever.
-        self._healed_at = due_at + self._heal_seconds * (randbelow(100) - 50) / 200
+        self._healed_at = due_at + self._times.heal_seconds * (randbelow(100) - 50) / 200
 
     def _remember(self, known: OrderedDict[K, V], key: K, value: V) -> None:
         with self._known:

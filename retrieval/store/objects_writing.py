@@ -19,20 +19,20 @@ from typing import Final
 
 from nightcap.contract.segments import SegmentKey
 from retrieval.store.base import (
+    Bytes,
     OffsetConflict,
     SegmentState,
     StoreFailed,
     StoreFull,
 )
 from retrieval.store.bucket import Bucket
-from retrieval.store.healing import Ages, compose
+from retrieval.store.healing import compose
 from retrieval.store.layout import (
     SegmentObjects,
     part_path,
     segment_folder,
 )
-from retrieval.store.object_streams import HEAL_SECONDS, TALLY_SECONDS, ObjectStreams
-from retrieval.store.objects import LOOK_SECONDS
+from retrieval.store.object_streams import ObjectStreams, Times
 
 PACE_SECONDS: Final = 10.0
 GUESS_SECONDS: Final = 30.0
@@ -62,19 +62,9 @@ class ObjectStore(ObjectStreams):
     def __init__(
         self,
         bucket: Bucket,
-        *,
-        ages: Ages = Ages(),  # noqa: B008 - frozen
-        tally_seconds: float = TALLY_SECONDS,
-        heal_seconds: float = HEAL_SECONDS,
-        look_seconds: float = LOOK_SECONDS,
+        times: Times = Times(),  # noqa: B008 - frozen
     ) -> None:
-        super().__init__(
-            bucket,
-            ages=ages,
-            tally_seconds=tally_seconds,
-            heal_seconds=heal_seconds,
-            look_seconds=look_seconds,
-        )
+        super().__init__(bucket, times)
         self._locks = tuple(threading.Lock() for _ in range(1024))
         self._guesses: OrderedDict[SegmentKey, _Guess] = OrderedDict()
         self._slots = threading.BoundedSemaphore(MAX_LARGE_PUTS)
@@ -154,7 +144,7 @@ class ObjectStore(ObjectStreams):
         self._note(key, objects)
         return _state(objects)
 
-    def append(self, key: SegmentKey, offset: int, body: bytes, *, complete: bool) -> SegmentState:
+    def append(self, key: SegmentKey, offset: int, body: Bytes, *, complete: bool) -> SegmentState:
         segment_folder(key)
         with self._locks[hash(key) % len(self._locks)]:
             if not self._is_guessed(key, offset):
@@ -176,7 +166,7 @@ class ObjectStore(ObjectStreams):
             return SegmentState(size, complete, size)
 
     @contextlib.contextmanager
-    def _slot(self, key: SegmentKey, body: bytes) -> Iterator[None]:
+    def _slot(self, key: SegmentKey, body: Bytes) -> Iterator[None]:
         """Wait for one of the places of large appends.
 
         Raises:
@@ -211,7 +201,7 @@ class ObjectStore(ObjectStreams):
         )
 
     def _admit(
-        self, key: SegmentKey, offset: int, body: bytes, *, complete: bool
+        self, key: SegmentKey, offset: int, body: Bytes, *, complete: bool
     ) -> SegmentState | None:
         """Look whether an append fits; a state is the answer to one that needs nothing done.
 
@@ -232,7 +222,7 @@ class ObjectStore(ObjectStreams):
         return state if state.complete else None
 
     def _again(
-        self, key: SegmentKey, state: SegmentState, offset: int, body: bytes, *, complete: bool
+        self, key: SegmentKey, state: SegmentState, offset: int, body: Bytes, *, complete: bool
     ) -> SegmentState:
         """Answer to what may have been kept although its sender was not told.
 
@@ -246,7 +236,7 @@ class ObjectStore(ObjectStreams):
                 kept = reader.read_at(offset, len(body))
         except FileNotFoundError:
             raise OffsetConflict(state) from None
-        if not kept or not body.startswith(kept):
+        if not kept or body[: len(kept)] != kept:
             raise OffsetConflict(state)
         if complete and not state.complete and offset + len(body) == state.size:
             # Its bytes were kept, its end was not: whoever hears yes throws the segment away.
@@ -254,7 +244,7 @@ class ObjectStore(ObjectStreams):
             return replace(state, complete=True)
         return state
 
-    def _taken(self, key: SegmentKey, offset: int, body: bytes, *, complete: bool) -> SegmentState:
+    def _taken(self, key: SegmentKey, offset: int, body: Bytes, *, complete: bool) -> SegmentState:
         """Answer to an append whose place was taken meanwhile: by itself, or by another."""
         objects = self.objects_now(key)
         self._note(key, objects)

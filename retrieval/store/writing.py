@@ -17,6 +17,7 @@ from typing import Final
 
 from nightcap.contract.segments import SegmentKey, StreamKey
 from retrieval.store.base import (
+    Bytes,
     OffsetConflict,
     SegmentState,
     StoreFailed,
@@ -129,7 +130,7 @@ class DirectoryStore(DirectoryStreams):
         with self._lock(key):
             return self._state(key)
 
-    def append(self, key: SegmentKey, offset: int, body: bytes, *, complete: bool) -> SegmentState:
+    def append(self, key: SegmentKey, offset: int, body: Bytes, *, complete: bool) -> SegmentState:
         with self._lock(key):
             state = self._state(key)
             if offset != state.size or (state.complete and (body or not complete)):
@@ -199,7 +200,7 @@ class DirectoryStore(DirectoryStreams):
             self._open[key] = segment
         return segment
 
-    def _write_body(self, segment: _Open, body: bytes, *, is_new: bool) -> None:
+    def _write_body(self, segment: _Open, body: Bytes, *, is_new: bool) -> None:
         view = memoryview(body)
         try:
             while view:

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import socket
+import struct
 import threading
 
 _BACKLOG = 4096
@@ -22,12 +23,27 @@ class Balancer:
     pause_seconds = 0.0
     piece_bytes = 65536
 
-    def __init__(self, ports: list[int]) -> None:
+    def __init__(
+        self,
+        ports: list[int],
+        listening: socket.socket | None = None,
+        *,
+        ends_abruptly: bool = False,
+    ) -> None:
+        """Begin.
+
+        Args:
+            ports: Of this network namespace.
+            listening: A socket that is bound, perhaps in another one; by default some port of ours.
+            ends_abruptly: Whether both sides are reset when one ends, as if a process had died.
+        """
         self.ports = ports
+        self._ends_abruptly = ends_abruptly
         self._turns = itertools.count()
         self._closing = threading.Event()
         self._open: list[socket.socket] = []
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self._listening = listening or socket.create_server(("127.0.0.1", 0))
+        self._listening.listen(_BACKLOG)
         self.port: int = self._listening.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, name="balancer")]
         self._threads[0].start()
@@ -72,5 +88,9 @@ class Balancer:
             while data := source.recv(self.piece_bytes):
                 sink.sendall(data)
                 self._closing.wait(self.pause_seconds)
+        for each in (source, sink) if self._ends_abruptly else ():
+            with contextlib.suppress(OSError):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                each.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

@@ -48,6 +48,7 @@ class Creating:
 
     client: KubeClient
     namespace: str
+    pod: Callable[[], dict[str, Any]] = bare_pod
     injected: int = 0
     uninjected: list[float] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
@@ -58,7 +59,7 @@ class Creating:
         while not over.wait(_PAUSE_SECONDS):
             began_at = time.monotonic()
             try:
-                answer = self.client.request("POST", paths.pods(self.namespace), body=bare_pod())
+                answer = self.client.request("POST", paths.pods(self.namespace), body=self.pod())
             except ApiError as error:
                 self.refused.append(str(error))
                 continue

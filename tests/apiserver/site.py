@@ -20,11 +20,11 @@ from certs.loop import CertificateLoop
 from certs.settings import CertificateSettings
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
+from tests import patience
 from tests.apiserver.balancer import Balancer
 from tests.apiserver.private import BASE, SIDECAR_IMAGE, PrivateApi, free_port, own_kubeconfig
 
 SYSTEM = "nightcap-system"
-_PATIENCE_SECONDS = 60
 
 
 class Site:
@@ -191,11 +191,7 @@ def eventually(what: str, holds: Callable[[], Any], logs: Callable[[], str] = st
     Raises:
         AssertionError: with `what` and the logs.
     """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"not so: {what}\n{logs()}"
-        time.sleep(0.02)
-    return found
+    return patience.eventually(holds, what, said=logs)
 
 
 def manifest(name: str) -> Iterator[dict[str, Any]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from nightcap.kube import paths
 from nightcap.kube.reviews import TokenReviewer
 from tests.apiserver.private import PrivateApi
 from tests.apiserver.retrieving import Retrieval, roles
+from tests.patience import eventually
 from tests.unit.retrieval.builders import FIRST_US, a_pcap, a_record
 
 NAMESPACE = "deletion"
@@ -84,13 +84,6 @@ def world(api: PrivateApi, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     made.retrieval.kill()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 def test_a_pod_that_is_going_ships_its_last_bytes(world: World) -> None:
     capture = world.retrieval.capture(NAMESPACE, "going", SELECTOR)
     begun, token = world.pod("begun")
@@ -119,7 +112,7 @@ def test_a_pod_that_is_gone_has_a_token_no_more(world: World) -> None:
     assert world.append(token, capture, 2, a_pcap()) == 204
     # One that begins later asks, and the API server remembers for ten seconds.
     world.retrieval.kill("collector")
-    wait_for(lambda: not world.is_good(token))
+    eventually(lambda: not world.is_good(token))
     world.retrieval.start("collector")
     assert world.append(token, capture, 3, a_pcap()) == 401
     assert world.get("gone", "files.zip") == 200
@@ -136,13 +129,13 @@ def test_a_deleted_captures_files_are_out_of_reach_at_once_and_gone_soon(world: 
     for what in ("files", "files.zip", "merged.pcapng", "live.pcapng"):
         assert world.get("dns", what) == 404
     # Its sidecars are told to drop it, as soon as the watch has heard.
-    wait_for(lambda: world.append(token, capture, 2, a_pcap()) == 410)
+    eventually(lambda: world.append(token, capture, 2, a_pcap()) == 410)
     assert world.append(token, stays, 2, a_pcap()) == 204
     # One of the same name is another: it begins empty, also while the old bytes are still there.
     again = world.retrieval.capture(NAMESPACE, "dns", SELECTOR)
     assert again != capture
     assert world.get("dns", "files.zip") == 204
     # DESIGN grants an hour; the collector looks twice a minute.
-    wait_for(lambda: not world.stored(capture), 120)
+    eventually(lambda: not world.stored(capture), "the files are gone", seconds=120)
     assert world.stored(stays)
     assert world.get("stays", "files.zip") == 200

@@ -6,6 +6,7 @@ proxy, and `kubectl nightcap` with the kubeconfigs that such people have.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,6 +19,8 @@ import pytest
 from demo.kubectl import wait_for
 from nightcap.cli.program import run
 from nightcap.kube import paths, quick
+from nightcap.kube.errors import ClusterUnavailable, Forbidden
+from nightcap.kube.light import LightClient
 from tests.apiserver.issuer import AUDIENCE, Issuer
 from tests.apiserver.private import PrivateApi
 from tests.apiserver.retrieving import SYSTEM, Retrieval, roles
@@ -269,7 +272,7 @@ def test_certificate_without_rights_is_told_what_to_ask_for(world: World, ask: A
 
 
 @pytest.mark.parametrize("login", ["token", "certificate"])
-def test_names_complete_over_tls_without_the_official_client(
+def test_light_client_speaks_tls_as_who_the_kubeconfig_says(
     world: World, tmp_path: Path, login: str
 ) -> None:
     token = {"token": world.retrieval.token(HERE, "analyst")}
@@ -279,16 +282,30 @@ def test_names_complete_over_tls_without_the_official_client(
     file = tmp_path / "kubeconfig"
     file.write_text(json.dumps(config))
     cluster = quick.load(str(file), None)
+    client = LightClient(cluster)
     # The one may list accounts, the other captures; what neither may is refused.
     allowed = paths.packetcaptures(HERE) if login == "token" else paths.service_accounts(HERE)
-    found = cluster.get(allowed, {"limit": "5"})
+    found = json.loads(client.request("GET", allowed, query={"limit": "5"}))
     names = {item["metadata"]["name"] for item in found["items"]}
     assert names & {NAME, "analyst"}
-    with pytest.raises(OSError, match="403 Forbidden"):
-        cluster.get(paths.secrets(HERE), {"limit": "5"})
-    refusing = replace(cluster, cluster={**cluster.cluster, "server": "https://127.0.0.1:1"})
-    with pytest.raises(ConnectionRefusedError):
-        refusing.get(allowed, {})
+    with pytest.raises(Forbidden, match="cannot list resource"):
+        client.request("GET", paths.secrets(HERE))
+    client.close()
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"server": "https://127.0.0.1:1"}, "refused"),
+        # Not the authority that has signed it.
+        ({"certificate-authority-data": other_root(tmp_path)}, "CERTIFICATE_VERIFY_FAILED"),
+    )
+    for change, words in changes:
+        other = LightClient(replace(cluster, cluster={**cluster.cluster, **change}))
+        with pytest.raises(ClusterUnavailable, match=words):
+            other.request("GET", allowed)
+
+
+def other_root(folder: Path) -> str:
+    """The certificate of an authority that nobody here trusts, as kubeconfigs have it."""
+    stranger = Authority(folder / "stranger", "stranger-ca")
+    return base64.b64encode(stranger.file.read_bytes()).decode()
 
 
 def test_exec_plugin_that_brings_a_certificate_is_one(

@@ -4,6 +4,7 @@ They never skip themselves: where the cluster cannot be had, they fail and say w
 """
 
 import fcntl
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from demo import stage as stages
 from demo.files import Retrieval, reach_retrieval
 from demo.stage import Stage
 from tests.e2e.shop import Shop
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,3 +75,19 @@ def shop(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Shop]:
     opened = Shop.open(stage, request.node.name)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def surroundings(stage: Stage, tmp_path: Path) -> dict[str, str]:
+    """A reader's environment: kubectl and its plugin on PATH, the cluster's kubeconfig."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "kubectl").symlink_to(stage.kubectl.binary)
+    plugin = programs / "kubectl-nightcap"
+    plugin.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m nightcap.cli "$@"\n')
+    plugin.chmod(0o755)
+    return {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "KUBECONFIG": str(stage.kubectl.kubeconfig),
+    }

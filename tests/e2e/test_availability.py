@@ -1,14 +1,10 @@
 """What pod creations notice of a webhook replica that dies."""
 
 import contextlib
-import json
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,51 +12,25 @@ import pytest
 
 from demo.kubectl import wait_for
 from demo.stage import Stage
-from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
-from nightcap.kube.errors import ApiError
+from tests.apiserver.load import Creating, in_background
 from tests.e2e.shop import Shop
 
 NIGHTCAP = "nightcap-system"
 REPLICA = "app.kubernetes.io/name=nightcap-webhook"
 
 
-@dataclass
-class Creating:
-    """Creates pods without pause, in a thread of its own, and notes what became of each."""
-
-    client: KubeClient
-    namespace: str
-    image: str
-    injected: list[float] = field(default_factory=list)
-    uninjected: list[float] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    slowest_seconds: float = 0.0
-
-    def run(self, is_over: Callable[[], bool]) -> None:
-        while not is_over():
-            began_at = time.monotonic()
-            try:
-                made = json.loads(
-                    self.client.request("POST", paths.pods(self.namespace), body=self._pod())
-                )
-            except ApiError as error:
-                self.refused.append(str(error))
-                continue
-            now = time.monotonic()
-            self.slowest_seconds = max(self.slowest_seconds, now - began_at)
-            names = [c["name"] for c in made["spec"].get("initContainers", [])]
-            (self.injected if "nightcap" in names else self.uninjected).append(now)
-
-    def _pod(self) -> dict[str, object]:
-        return {
-            "metadata": {"generateName": "burst-"},
-            "spec": {
-                # Created and admitted like any other, but never on a node.
-                "schedulingGates": [{"name": "example.com/never"}],
-                "containers": [{"name": "app", "image": self.image}],
-            },
-        }
+def creating_in(shop: Shop) -> Creating:
+    """Creates pods in a shop, admitted like any other, but never on a node."""
+    pod = {
+        "metadata": {"generateName": "burst-"},
+        "spec": {
+            "schedulingGates": [{"name": "example.com/never"}],
+            "containers": [{"name": "app", "image": shop.stage.images.app}],
+        },
+    }
+    client = KubeClient.from_environment(str(shop.kubectl.kubeconfig))
+    return Creating(client, shop.name, lambda: pod)
 
 
 def replicas(stage: Stage) -> dict[str, dict[str, Any]]:
@@ -114,13 +84,9 @@ def test_no_pod_creation_fails_when_a_replica_is_killed(
     shop: Shop, stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage.kubectl.rolled_out(NIGHTCAP, "nightcap-webhook")
-    client = KubeClient.from_environment(str(stage.kubectl.kubeconfig))
-    creating = Creating(client, shop.name, stage.images.app)
-    over = threading.Event()
-    thread = threading.Thread(target=creating.run, args=(over.is_set,))
-    thread.start()
-    try:
-        wait_for("creations under way", lambda: len(creating.injected) > 20, 30)
+    creating = creating_in(shop)
+    with in_background(creating.run):
+        wait_for("creations under way", lambda: creating.injected > 20, 30)
         victim = min(replicas(stage))
         before = restarts(stage, victim)
         killed_at = time.monotonic()
@@ -131,23 +97,20 @@ def test_no_pod_creation_fails_when_a_replica_is_killed(
             60,
         )
         stage.kubectl.rolled_out(NIGHTCAP, "nightcap-webhook")
-        after = len(creating.injected)
-        wait_for("creations go on", lambda: len(creating.injected) > after + 20, 30)
-    finally:
-        over.set()
-        thread.join(30)
+        after = creating.injected
+        wait_for("creations go on", lambda: creating.injected > after + 20, 30)
     lost = len(creating.uninjected)
     until = max((at - killed_at for at in creating.uninjected), default=0.0)
     with capsys.disabled():
         print(
-            f"\nwebhook replica killed -9: {len(creating.injected) + lost} pods created, "
+            f"\nwebhook replica killed -9: {creating.injected + lost} pods created, "
             f"{len(creating.refused)} refused, {lost} without sidecar (the last {until:.1f} s "
             f"after), slowest creation {creating.slowest_seconds:.2f} s",
             file=sys.stderr,
         )
     assert creating.refused == []
     # A replica that dies takes requests with it for as long as it is an endpoint, not longer.
-    assert lost < len(creating.injected)
+    assert lost < creating.injected
 
 
 def test_a_node_can_be_drained_of_one_replica_at_a_time(stage: Stage) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,20 +29,9 @@ _SHOP = tuple(
 
 
 @pytest.fixture
-def environ(stage: Stage, tmp_path: Path) -> dict[str, str]:
-    """A reader's surroundings: kubectl and its plugin on PATH, the cluster's kubeconfig."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "kubectl").symlink_to(stage.kubectl.binary)
-    plugin = programs / "kubectl-nightcap"
-    plugin.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m nightcap.cli "$@"\n')
-    plugin.chmod(0o755)
-    return {
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
-        "KUBECONFIG": str(stage.kubectl.kubeconfig),
-        "IMAGE": stage.images.app,
-    }
+def environ(stage: Stage, surroundings: dict[str, str]) -> dict[str, str]:
+    """A reader's, with an image of the cluster's own."""
+    return {**surroundings, "IMAGE": stage.images.app}
 
 
 @pytest.fixture

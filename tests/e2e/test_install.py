@@ -6,9 +6,7 @@ Minutes each, and nobody else may use the cluster meanwhile: `make test-all` run
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,8 +117,8 @@ def _everything(stage: Stage) -> set[str]:
     return {*text.splitlines(), *kinds}
 
 
-def test_what_was_installed_as_the_page_says_goes_without_a_trace(
-    stage: Stage, removed: None, tmp_path: Path
+def test_what_was_installed_and_upgraded_as_the_pages_say_goes_without_a_trace(
+    stage: Stage, removed: None, surroundings: dict[str, str], tmp_path: Path
 ) -> None:
     before = _everything(stage)
     left = [each for each in before if "nightcap" in each and not each.startswith(_NODES)]
@@ -131,32 +129,34 @@ def test_what_was_installed_as_the_page_says_goes_without_a_trace(
         f"$REGISTRY/{name}, newTag: 0.1.0": "{}, newTag: {}".format(*image.rsplit(":", 1))
         for name, image in (("control", control), ("sidecar", sidecar))
     }
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "kubectl").symlink_to(stage.kubectl.binary)
-    plugin = programs / "kubectl-nightcap"
-    plugin.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m nightcap.cli "$@"\n')
-    plugin.chmod(0o755)
-    environ = {
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
-        "KUBECONFIG": str(stage.kubectl.kubeconfig),
-    }
     blocks = {
         page: [b for b in blocks_of((ROOT / "docs" / page).read_text()) if b.test == "install"]
         for page in PAGES
     }
     stage.kubectl.apply(_default_storage(stage, tmp_path))
-    run(blocks["getting-started.md"], tmp_path, environ, words)
+    run(blocks["getting-started.md"], tmp_path, surroundings, words)
     shop = Shop.open(stage, "trace")
     shop.start(shop.pod("one", annotations={"nightcap.dev/capture": "on"}))
     assert "nightcap" in shop.containers("one")
     wait_for("its capture", lambda: "pod-one" in shop.run("get", "pcap", "-o", "name"), 30)
+    before_upgrade = pods_of(stage)
+    _make_another_release(tmp_path / "my-nightcap" / "kustomization.yaml")
+    upgrade = [block for block in blocks["operations.md"] if block.heading == "Upgrade"]
+    run(upgrade, tmp_path, surroundings, words)
+    wait_for("every pod replaced", lambda: not before_upgrade & pods_of(stage), 120)
+    shop.wait_open("pod-one")
     stage.kubectl.run("delete", "namespace", shop.name, timeout_seconds=120)
-    run(blocks["operations.md"], tmp_path, environ, words)
+    remove_it = [block for block in blocks["operations.md"] if block not in upgrade]
+    run(remove_it, tmp_path, surroundings, words)
     stage.kubectl.delete("storageclass", "page")
     stage.kubectl.delete("persistentvolume", "page")
     wait_for("nothing left", lambda: _everything(stage) <= before, 60)
+
+
+def _make_another_release(overlay: Path) -> None:
+    """A label of all pods: the least that an upgrade changes."""
+    release = "labels: [{includeTemplates: true, pairs: {example.com/release: next}}]"
+    overlay.write_text(f"{overlay.read_text()}{release}\n")
 
 
 def _default_storage(stage: Stage, folder: Path) -> str:

@@ -1,7 +1,6 @@
 """Removing Nightcap, with `make uninstall` and by plain kubectl, is noticed by nobody."""
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,10 +11,11 @@ from demo.kubectl import wait_for
 from demo.stage import Stage
 from nightcap.kube import paths
 from nightcap.kube.client import KubeClient
+from tests.apiserver.load import Creating, in_background
 from tests.apiserver.test_uninstall import GUARD
 from tests.cluster.paths import STATE
 from tests.e2e.shop import Shop
-from tests.e2e.test_availability import Creating
+from tests.e2e.test_availability import creating_in
 
 OURS = "mutatingwebhookconfigurations,validatingwebhookconfigurations,validatingadmissionpolicies,\
 validatingadmissionpolicybindings,clusterroles,clusterrolebindings,customresourcedefinitions,\
@@ -29,20 +29,13 @@ def left(stage: Stage) -> set[str]:
 
 
 @contextmanager
-def creating_pods(stage: Stage, shop: Shop) -> Iterator[Creating]:
-    client = KubeClient.from_environment(str(stage.kubectl.kubeconfig))
-    creating = Creating(client, shop.name, stage.images.app)
-    over = threading.Event()
-    thread = threading.Thread(target=creating.run, args=(over.is_set,))
-    thread.start()
-    try:
-        wait_for("creations under way", lambda: len(creating.injected) > 5, 30)
+def creating_pods(shop: Shop) -> Iterator[Creating]:
+    creating = creating_in(shop)
+    with in_background(creating.run):
+        wait_for("creations under way", lambda: creating.injected > 5, 30)
         yield creating
         before = len(creating.uninjected)
         wait_for("creations go on", lambda: len(creating.uninjected) > before + 5, 30)
-    finally:
-        over.set()
-        thread.join(30)
 
 
 def delete_all_pods(stage: Stage, shop: Shop) -> None:
@@ -80,7 +73,7 @@ def test_uninstalling_refuses_no_pod_and_leaves_nothing_that_could(
     )
     said: list[str] = []
     try:
-        with creating_pods(stage, shop) as creating:
+        with creating_pods(shop) as creating:
             installation.uninstall(kubectl, manifests, said.append)
         assert creating.refused == []
         # An injected pod lives: nobody may write its orders now.
@@ -96,7 +89,7 @@ def test_uninstalling_refuses_no_pod_and_leaves_nothing_that_could(
         assert left(stage) == {f"namespace/{shop.name}"} & left(stage)
         install_again(stage, manifests)
         # By plain kubectl, in the order of the manifests.
-        with creating_pods(stage, shop) as creating:
+        with creating_pods(shop) as creating:
             kubectl.run(
                 "delete", "--ignore-not-found", "-k", str(installation.BASE), timeout_seconds=300
             )

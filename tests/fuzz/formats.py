@@ -25,7 +25,8 @@ with atheris.instrument_imports(include=["nightcap"]):
         record_boundary,
     )
     from nightcap.pcap.offline import OfflineFilter
-    from nightcap.pcap.pcapng import Interface, Names, NotPcapng, Packet, PcapngReader, Section
+    from nightcap.pcap.pcapng import Interface, Names, Packet, Section
+    from nightcap.pcap.pcapng_reading import NotPcapng, PcapngReader
     from nightcap.pcap.rewriting import rewrite
 
 _FILTER = OfflineFilter("not greater 40 or ip6 or tcp port 80", 1)

@@ -166,6 +166,19 @@ def test_every_interface_but_lo_is_captured_each_in_files_of_its_own(pod: Pod) -
     assert not (pod.spool / ID / "lo").exists()
 
 
+def test_lo_is_captured_by_name_each_packet_once(pod: Pod) -> None:
+    """The kernel shows what goes over it twice, on its way out and on its way in."""
+    pod.order(an_order(interfaces=("lo",)))
+    pod.start()
+    pod.wait_open()
+    with pod.link.pod.socket() as loopback:
+        for number in range(7):
+            loopback.sendto(number.to_bytes(8, "big"), ("127.0.0.1", 5353))
+    settle()
+    assert pod.terminate() == 0
+    assert numbers(*segments(pod, interface="lo")) == list(range(7))
+
+
 def test_an_interface_that_appears_later_is_captured_too(pod: Pod) -> None:
     pod.order(an_order(interfaces=()))
     pod.start()

@@ -1,7 +1,7 @@
 """A program as webhook and retrieval are, with API, PORT, DIR and DRAIN as arguments.
 
-SERVED_PATIENCE in the environment is how many seconds it waits for slow clients, and
-SERVED_CONNECTIONS how many connections it has.
+SERVED_PATIENCE in the environment is how many seconds it waits for slow clients, SERVED_HURRY how
+many for bodies while others wait, and SERVED_CONNECTIONS how many connections it has.
 """
 
 import json
@@ -14,7 +14,8 @@ from typing import Any
 
 from kubernetes.client import Configuration
 
-from certs import contexts, runner, worker
+from certs import arriving, bodies, contexts
+from certs.bodies import BODY
 from certs.plain import PlainAnswer
 from certs.serving import ServingCertificates, serve
 from nightcap.kube.client import KubeClient
@@ -31,8 +32,9 @@ def main() -> None:
     url, port, tls_dir, drain_seconds = sys.argv[1:]
     if "SERVED_PATIENCE" in os.environ:
         seconds = float(os.environ["SERVED_PATIENCE"])
-        contexts.IO_SECONDS = contexts.HANDSHAKE_SECONDS = seconds
-        worker.HEAD_SECONDS = runner.BODY_SECONDS = seconds
+        contexts.IO_SECONDS = bodies.BODY_SECONDS = seconds
+        arriving.HANDSHAKE_SECONDS = arriving.SILENT_SECONDS = arriving.HEAD_SECONDS = seconds
+    bodies.HURRIED_SECONDS = float(os.environ.get("SERVED_HURRY", bodies.HURRIED_SECONDS))
     log = setup_logging("served")
     certificates = ServingCertificates(
         KubeClient(Configuration(host=url)), NAMESPACE, SECRET, tls_dir
@@ -49,6 +51,10 @@ def main() -> None:
             return (bytes(2**18) for _ in range(256))
         if path == "/readyz" and draining.is_set():
             start_response("503 Service Unavailable", [("Content-Length", "0")])
+            return []
+        if path == "/unwanted":
+            environ[BODY].leave()
+            start_response("403 Forbidden", [("Content-Length", "0")])
             return []
         size = len(environ["wsgi.input"].read())
         facts = {

@@ -19,11 +19,11 @@ import pytest
 from certs.bundle import Pair
 from nightcap.contract.paths import collector_name
 from nightcap.kube import paths
+from tests.patience import eventually
 from tests.unit.certs.running import Served
 from tests.unit.certs.tls import (
     NAMESPACE,
     a_bundle,
-    eventually,
     put_secret,
     serial_shown,
     some_roots,

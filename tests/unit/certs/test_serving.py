@@ -11,18 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from certs import contexts
 from certs.bundle import Bundle, data_of
 from certs.contexts import generation_of_name
 from certs.issue import new_leaf, new_root
 from certs.serving import NoCertificate, ServingCertificates
 from nightcap.contract.paths import collector_name
+from tests.patience import eventually
 from tests.unit.certs.tls import (
     NAMESPACE,
     SECRET,
     SECRET_PATH,
     a_bundle,
-    eventually,
     put_secret,
     serial_shown,
     some_roots,
@@ -209,22 +208,6 @@ def test_keys_on_disk_are_for_the_server_alone(
     assert [file.name for file in files] == ["g1.pem", "g2.pem"]
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
     assert certificates.file == tmp_path / "tls" / "g2.pem"
-
-
-def test_client_that_stops_in_the_handshake_is_let_go(
-    api: SmallApi,
-    certificates: ServingCertificates,
-    server: int,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(contexts, "HANDSHAKE_SECONDS", 0.2)
-    put_secret(api, a_bundle(some_roots(1), 1))
-    certificates.load_first()
-    with socket.create_connection(("127.0.0.1", server), timeout=5) as plain:
-        plain.sendall(b"\x16\x03\x01\x02")
-        began_at = time.monotonic()
-        assert plain.recv(100) == b""
-        assert 0.1 < time.monotonic() - began_at < 2
 
 
 @pytest.mark.parametrize(

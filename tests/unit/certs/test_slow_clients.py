@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.patience import eventually
 from tests.unit.certs.running import Served
 from tests.unit.certs.test_runner import ask
-from tests.unit.certs.tls import a_bundle, eventually, put_secret, some_roots, trusting
+from tests.unit.certs.tls import a_bundle, put_secret, some_roots, trusting
 from tests.unit.kube.small_api import SmallApi
 
 THREADS = 4
@@ -109,20 +110,114 @@ def test_readers_who_take_almost_nothing_lose_their_threads(
         reader.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         reader.recv(1)
     impatient.ask()
+    until = time.monotonic() + 3 * PATIENCE_SECONDS  # of the slowest of them
+    while time.monotonic() < until:
+        time.sleep(0.05)
+        for reader in readers if bytes_at_once else ():
+            with contextlib.suppress(OSError):
+                reader.recv(bytes_at_once)
     for reader in readers:
         taken = 0
         with contextlib.suppress(OSError):  # a reset
-            while piece := reader.recv(bytes_at_once or 2**16):
+            while piece := reader.recv(2**16):
                 taken += len(piece)
         assert taken < 64 * 2**20
 
 
-def test_while_others_wait_a_head_has_to_come_soon(make: Callable[..., World]) -> None:
-    """With half a minute each, which they have otherwise, this would take as long."""
+def stalled(world: World, count: int, source: str = "127.0.0.1") -> None:
+    """So many connections from an address that stop in the middle of their handshake."""
+    for _ in range(count):
+        raw = socket.create_connection(("127.0.0.1", world.served.port), 20, (source, 0))
+        world.stack.enter_context(raw).sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01")
+
+
+@pytest.mark.parametrize("addresses", [1, 20], ids=["one address", "many"])
+def test_stalled_handshakes_hold_no_thread(make: Callable[..., World], addresses: int) -> None:
+    """If they did, each for its ten seconds, whoever asks would wait for twenty minutes."""
     world = make()
+    for number in range(addresses):
+        stalled(world, 500 // addresses, f"127.0.{number}.1")
+    for _ in range(3):
+        world.ask()
+
+
+def test_a_stalled_handshake_is_let_go(impatient: World) -> None:
+    stalled(impatient, 1)
+    raw = socket.create_connection(("127.0.0.1", impatient.served.port), 20)
+    impatient.stack.enter_context(raw).sendall(b"\x16\x03\x01\x02")
+    assert is_cut(raw, iter(lambda: b"", None))
+
+
+BEGINNINGS = {
+    "nothing after the handshake": b"",
+    "half a head": HEAD + b"X: ",
+    "a body that nobody wants": (
+        b"POST /unwanted HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n"
+    ),
+    "chunks that nobody wants": (
+        b"POST /unwanted HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("beginning", BEGINNINGS)
+def test_clients_that_stop_in_the_middle_hold_no_thread(
+    make: Callable[..., World], beginning: str
+) -> None:
+    world = make()
+    for _ in range(15 * THREADS):
+        world.connect().sendall(BEGINNINGS[beginning])
+    for _ in range(3):
+        world.ask()
+
+
+def test_while_others_wait_a_body_has_to_come_soon(make: Callable[..., World]) -> None:
+    """With a minute each, which they have otherwise, this would take two."""
+    world = make(SERVED_HURRY="1")
     for _ in range(2 * THREADS):
-        world.connect().sendall(HEAD)
+        world.connect().sendall(HEAD + b"Content-Length: 9\r\n\r\nhalf")
     world.ask()
+
+
+def test_an_answer_before_the_body_reaches_whoever_is_still_sending(impatient: World) -> None:
+    connection = impatient.connect()
+    size = 4 * 2**20
+    head = b"POST /unwanted HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
+    connection.sendall(head)
+    for _ in range(64):
+        connection.sendall(bytes(size // 64))
+    assert connection.recv(4096).startswith(b"HTTP/1.1 403")
+
+
+def test_a_connection_outlives_a_body_that_was_there_and_not_wanted(
+    make: Callable[..., World],
+) -> None:
+    connection = make().connect()
+    for _ in range(3):
+        connection.sendall(b"POST /unwanted HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nunread")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 403")
+
+
+def test_requests_that_come_in_any_pieces_are_answered(make: Callable[..., World]) -> None:
+    """Several in one record, one in many, and the end of one with the beginning of the next."""
+    connection = make().connect()
+    requests = (HEAD + b"Content-Length: 4\r\n\r\nbody") * 9
+    cuts = [0, 7, 60, 61, 62, 150, 310, len(requests)]
+    for begin, end in itertools.pairwise(cuts):
+        connection.sendall(requests[begin:end])
+        time.sleep(0.05)
+    answers = b""
+    while answers.count(b'"size": 4') < 9:
+        answers += connection.recv(4096)
+    assert answers.count(b"HTTP/1.1 200") == 9
+
+
+def test_a_head_without_an_end_is_refused(make: Callable[..., World]) -> None:
+    connection = make().connect()
+    with contextlib.suppress(OSError):
+        for number in range(200):
+            connection.sendall((HEAD if not number else b"") + b"X: %b\r\n" % (b"y" * 1000))
+    assert connection.recv(4096).startswith(b"HTTP/1.1 431")
 
 
 def test_clients_that_do_not_close_hold_up_nobody(make: Callable[..., World]) -> None:

@@ -3,7 +3,6 @@
 import socket
 import ssl
 import time
-from collections.abc import Callable
 
 from certs.bundle import Bundle, Pair, data_of
 from certs.issue import new_leaf, new_root
@@ -48,10 +47,3 @@ def serial_shown(
         context.wrap_socket(plain, server_hostname=name) as connection,
     ):
         return str((connection.getpeercert() or {})["serialNumber"]), connection.version()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not come to pass"
-        time.sleep(0.01)

@@ -216,6 +216,12 @@ def test_status_explains_without_colours_in_a_pipe(api: SmallApi, nightcap: Run)
             id="no crd",
         ),
         pytest.param(
+            # What a real API server says of a group that nobody has installed.
+            (404, b"404 page not found\n"),
+            "Nightcap is not installed",
+            id="no group",
+        ),
+        pytest.param(
             a_status(404, "NotFound", 'packetcaptures.nightcap.dev "dns" not found'),
             "kubectl nightcap list -A",
             id="no capture",
@@ -227,7 +233,7 @@ def test_status_explains_without_colours_in_a_pipe(api: SmallApi, nightcap: Run)
     ],
 )
 def test_errors_say_what_to_do(
-    api: SmallApi, nightcap: Run, answer: tuple[int, dict[str, Any]], words: str
+    api: SmallApi, nightcap: Run, answer: tuple[int, Any], words: str
 ) -> None:
     api.answers["GET", DNS] = [answer]
     ran = nightcap("status", "dns")

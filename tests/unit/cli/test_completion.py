@@ -10,7 +10,8 @@ import pytest
 
 from nightcap.kube import paths
 from tests.unit.cli.conftest import Run
-from tests.unit.kube.small_api import SmallApi
+from tests.unit.cli.test_files import BASE
+from tests.unit.kube.small_api import Answer, SmallApi
 
 ANSWER = "from nightcap.cli.completion import answer_kubectl; answer_kubectl()"
 
@@ -86,6 +87,41 @@ def test_names_complete_without_the_official_client(api: SmallApi, kubeconfig: P
         said = loading_none_of({"kubernetes", "urllib3", "msgspec"}, code)
         assert said.splitlines()[0] == candidate
     assert api.headers[-1]["Authorization"] == "Bearer the-token"
+
+
+def test_targets_are_asked_for_over_one_connection(api: SmallApi, kubeconfig: Path) -> None:
+    api.put(paths.pod("shop", "web-1"))
+    api.put(f"{paths.workload_list('apps', 'shop', 'deployments')}/web")
+    assert completed("start", "") == ["deployment/web", "pod/web-1", ":4"]
+    assert len(api.headers) == 2
+    assert len({headers["X-Port"] for headers in api.headers}) == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(["list"], id="list"),
+        pytest.param(["status", "dns"], id="status"),
+        pytest.param(["stop", "dns"], id="stop"),
+        pytest.param(["rm", "-y", "dns"], id="rm"),
+        pytest.param(["start", "--all", "--name", "dns"], id="start"),
+        pytest.param(["files", "dns"], id="files"),
+        pytest.param(["follow", "dns", "-w", os.devnull], id="follow"),
+    ],
+)
+def test_commands_run_without_the_official_client(
+    api: SmallApi, kubeconfig: Path, command: list[str]
+) -> None:
+    """It takes a quarter of a second on its own; who sits before a terminal waits for it."""
+    dns = paths.packetcapture("shop", "dns")
+    api.put(dns)
+    done: list[Answer] = [(200, {"metadata": {"name": "dns"}})]
+    api.answers["PATCH", dns] = api.answers["DELETE", dns] = done
+    api.answers["POST", paths.packetcaptures("shop")] = done
+    api.answers["GET", f"{BASE}/files"] = [(200, {"files": []})]
+    api.answers["GET", f"{BASE}/live.pcapng"] = [(200, b"")]
+    code = f"from nightcap.cli.program import run; code = run({command!r})"
+    loading_none_of({"kubernetes", "urllib3", "requests"}, code)
 
 
 def test_kubeconfigs_of_other_kinds_complete_by_the_official_client(

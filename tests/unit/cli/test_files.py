@@ -124,6 +124,10 @@ def test_client_certificate_asks_as_a_service_account_that_may(
     assert refused.code == 1
     assert "--as-service-account" in refused.err
     assert "rolebinding analyst-files --clusterrole=nightcap-files" in refused.err
+    captures = paths.packetcaptures("shop")
+    api.answers["GET", captures] = [(404, b"404 page not found\n"), (403, {"message": "no list"})]
+    assert "Nightcap is not installed" in nightcap("get", "dns").err
+    assert "--as-service-account" in nightcap("get", "dns").err
     path = paths.service_account_token("shop", "analyst")
     api.answers["POST", path] = [(201, {"status": {"token": "short-lived"}})]
     api.answers["GET", ZIP] = [(200, a_zip({NAME: a_pcap(b"one")}).getvalue())]

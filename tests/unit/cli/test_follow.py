@@ -114,7 +114,9 @@ def test_viewer_is_what_was_asked_for_or_what_is_there() -> None:
     assert (shown.arguments[0], shown.has_window) == ("/bin/tshark", False)
     window = choose("wireshark", None)
     assert isinstance(window, viewers.Program)
-    assert window == viewers.Program(("/bin/wireshark", "-k", "-i", "-"), has_window=True)
+    assert window == viewers.Program(
+        ("/bin/wireshark", "-k", "-N", "mn", "-i", "-"), has_window=True
+    )
     assert viewers.choose(None, None, terminal=True, find=nothing) == viewers.Text()
     with pytest.raises(Fault, match="no wireshark on your PATH; install it"):
         viewers.choose("wireshark", None, terminal=True, find=nothing)
@@ -140,6 +142,16 @@ def test_program_gets_the_stream_on_its_input(
     a_program(tmp_path, "tshark", "exit 0")
     api.answers["GET", LIVE] = [(200, a_stream(*[FRAME] * 5000))]
     assert nightcap("follow", "dns", "--with", "tshark").code == 0
+
+
+def test_tshark_shows_pods_and_names(api: SmallApi, nightcap: Run) -> None:
+    """The real one: it has to take our columns, and to know interfaces and names of the stream."""
+    a_capture(api, "Finished")
+    api.answers["GET", LIVE] = [(200, a_stream(FRAME, FRAME))]
+    ran = nightcap("follow", "dns", "--with", "tshark")
+    assert ran.code == 0
+    rows = [line.split() for line in ran.out.splitlines()]
+    assert [row[1:5] for row in rows] == [["web-1/eth0", "web-1.shop", "→", "10.0.0.2"]] * 2
 
 
 def test_start_can_follow_and_clean_up(api: SmallApi, nightcap: Run, tmp_path: Path) -> None:

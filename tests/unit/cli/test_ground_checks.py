@@ -117,14 +117,16 @@ def test_namespace_that_sends_nothing_is_noted() -> None:
 def test_sidecar_of_an_earlier_installation_is_found() -> None:
     """After an uninstall and an install there is another root, and nothing said so."""
 
-    def a_pod(name: str, root: str) -> dict[str, Any]:
+    def a_pod(name: str, root: str, **metadata: str) -> dict[str, Any]:
         env = [{"name": "NIGHTCAP_COLLECTOR_CA", "value": root}]
         sidecar = {"name": "nightcap", "env": env}
-        return {"metadata": {"name": name}, "spec": {"initContainers": [sidecar]}}
+        return {"metadata": {"name": name, **metadata}, "spec": {"initContainers": [sidecar]}}
 
     plain = {"metadata": {"name": "plain"}, "spec": {}}
     trusted = "ROOT-1\nROOT-2\n"
-    pods = [a_pod("new", "ROOT-2\n"), a_pod("older", "ROOT-1\n"), plain]
+    # Whoever did as the advice says is told so no more while the old pods end.
+    going = a_pod("going", "ROOT-0\n", deletionTimestamp="2026-11-23T02:28:00Z")
+    pods = [a_pod("new", "ROOT-2\n"), a_pod("older", "ROOT-1\n"), plain, going]
     assert checks.check_pinned("shop", pods, trusted) is None
     said = checks.check_pinned("shop", [*pods, a_pod("stale", "ROOT-0\n")], trusted)
     assert said is not None

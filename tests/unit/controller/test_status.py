@@ -50,6 +50,7 @@ def writes(view: NamespaceView, now: float) -> list[UpdateStatus]:
 
 WAITING = a_report(state=State.WAITING, packets=0, size=0)
 CAPTURING = a_report()
+LOOPING = a_report(reason=Reason.LOOP, message="our own upload")
 FULL = a_report(state=State.FINISHED, reason=Reason.SIZE, shipped=True)
 FAILED = a_report(state=State.FAILED, reason=Reason.NO_PRIVILEGE, message="no CAP_NET_RAW")
 
@@ -247,6 +248,18 @@ def test_a_pod_is_not_silent_before_it_had_time_to_speak():
     assert "network policy" in found["message"]
 
 
+def test_a_store_without_room_is_said_while_its_pods_wait_for_it():
+    no_room = "the store is full: No space left on device"
+    view = ordered_view(replace(CAPTURING, refused=no_room))
+    found = condition(status_of(view), "Storing")
+    assert (found["status"], found["reason"]) == ("False", "StoreFull")
+    assert f"web-1: {no_room}; these pods go on" in found["message"]
+    kinds = {each["type"] for each in status_of(ordered_view(CAPTURING))["conditions"]}
+    assert "Storing" not in kinds
+    gone = a_view([a_capture()], [], [replace(CAPTURING, refused=no_room)])
+    assert "Storing" not in {each["type"] for each in status_of(gone)["conditions"]}
+
+
 def test_a_pod_that_falls_silent_is_named_after_two_minutes():
     view = ordered_view(CAPTURING)
     silent_at = CAPTURING.received_at + SILENT_SECONDS
@@ -314,6 +327,22 @@ def test_failed_pods_are_named_with_what_they_said():
     assert found["message"] == "2 pods failed; a, b: no-privilege (no NET_RAW)"
 
 
+def test_pods_that_record_with_trouble_are_named_with_what_they_said():
+    """A loop was a reason in a report that nobody saw: the condition said that all was well."""
+    reports = [
+        a_report(pod="a", reason=Reason.LOOP, message="our own upload"),
+        a_report(pod="b", reason=Reason.CAPTURE_ERROR, message="net1: no memory"),
+        a_report(pod="c"),
+    ]
+    status = status_of(a_view([a_capture()], [a_pod("a"), a_pod("b"), a_pod("c")], reports))
+    found = condition(status, "Recording")
+    assert (found["status"], found["reason"]) == ("True", "PodsInTrouble")
+    assert found["message"] == (
+        "2 pods record with trouble; b: capture-error (net1: no memory); a: loop (our own upload)"
+    )
+    assert status["phase"] == "Capturing"
+
+
 @pytest.mark.parametrize(
     ("spec", "reports", "expected"),
     [
@@ -321,6 +350,8 @@ def test_failed_pods_are_named_with_what_they_said():
         pytest.param({"endTime": at(NOW)}, [], ("False", "TimeOver"), id="over"),
         pytest.param({"startTime": at(NOW + 9)}, [], ("False", "Scheduled"), id="scheduled"),
         pytest.param({}, [CAPTURING], ("True", "Capturing"), id="captures"),
+        pytest.param({}, [LOOPING], ("True", "PodsInTrouble"), id="loops"),
+        pytest.param({"suspend": True}, [LOOPING], ("False", "Suspended"), id="looped"),
         pytest.param({}, [FULL], ("False", "LimitReached"), id="full"),
         pytest.param({}, [], ("Unknown", "Ordered"), id="no answer yet"),
         pytest.param({"duration": "x"}, [], ("False", "BadSpec"), id="bad spec"),

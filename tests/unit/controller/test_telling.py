@@ -108,6 +108,7 @@ def test_a_limit_that_is_reached_finishes_a_capture():
         (a_capture("dns", duration="soon"), [a_pod()], [], "BadSpec"),
         (a_capture("dns"), [a_pod(injected=False)], [], "PodsWithoutSidecar"),
         (a_capture("dns"), [a_pod()], [a_report(state=State.FAILED)], "PodsFailed"),
+        (a_capture("dns"), [a_pod()], [a_report(reason=Reason.LOOP)], "PodsInTrouble"),
         (
             a_capture("dns", suspend=True),
             [a_pod()],
@@ -115,7 +116,7 @@ def test_a_limit_that_is_reached_finishes_a_capture():
             "BacklogLost",
         ),
     ],
-    ids=["bad spec", "no sidecar", "failed", "lost"],
+    ids=["bad spec", "no sidecar", "failed", "loop", "lost"],
 )
 def test_what_somebody_should_look_at_is_a_warning_and_said_once(capture, pods, reports, reason):
     town = Town([capture], pods)

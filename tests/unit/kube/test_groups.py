@@ -1,7 +1,6 @@
 """Whether an optional group is there and ours, against a small real HTTP server."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ from nightcap.kube import paths
 from nightcap.kube.errors import ApiError, ClusterUnavailable
 from nightcap.kube.groups import GroupProbe, GroupReflector, Standing, standing_of
 from nightcap.kube.reflector import Change, Reflector
+from tests.patience import eventually
 from tests.unit.kube.small_api import SmallApi
 
 GROUP = "projectcalico.org"
@@ -124,13 +124,6 @@ def test_what_was_found_before_is_no_evidence_of_absence(api: SmallApi) -> None:
 
 class Thing(msgspec.Struct, frozen=True):
     metadata: ObjectMeta = ObjectMeta()
-
-
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from nightcap.contract.objects import ObjectMeta
 from nightcap.kube import reflector as reflector_module
 from nightcap.kube.reflector import Change, Reflector
+from tests.patience import eventually
 from tests.unit.kube.small_api import SmallApi
 
 LIST = "/api/v1/pods"
@@ -58,13 +59,6 @@ def follow(api: SmallApi) -> Iterator[Callable[..., Followed]]:
     yield start
     for followed in started:
         followed.reflector.stop()
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not come to pass"
-        time.sleep(0.005)
 
 
 def test_lists_in_pages_and_watches_from_where_the_list_ended(

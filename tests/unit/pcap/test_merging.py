@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from nightcap.pcap import pcapng
 from nightcap.pcap.formats import Header, PcapReader, Record, pack_header, pack_record
 from nightcap.pcap.merging import MEMORY_BYTES, Merger, batch_bytes, merge
-from nightcap.pcap.pcapng import Interface, Packet, PcapngReader, Section
+from nightcap.pcap.pcapng import Interface, Packet, Section
+from nightcap.pcap.pcapng_reading import PcapngReader
 from nightcap.pcap.rewriting import Batch, rewrite
 
 NANO = Header(1, 262144, nanoseconds=True)

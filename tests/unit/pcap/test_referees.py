@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from nightcap.pcap import pcapng
 from nightcap.pcap.formats import Header, PcapReader, Record, pack_header, pack_record
-from nightcap.pcap.pcapng import Interface, Packet, PcapngReader, Section, Statistics
+from nightcap.pcap.pcapng import Interface, Packet, Section, Statistics
+from nightcap.pcap.pcapng_reading import PcapngReader
 from tests.unit.pcap.test_formats import a_file, headers, records
 
 START = 1_700_000_000 * 10**9

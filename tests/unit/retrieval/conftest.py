@@ -5,6 +5,7 @@ import pytest
 
 from retrieval.store.base import Store, StreamMeta
 from retrieval.store.writing import DirectoryStore
+from tests.fuzz.requests import open_installation
 from tests.unit.retrieval import s3
 from tests.unit.retrieval.asking import Files, allow
 from tests.unit.retrieval.builders import META, POD, STREAM, a_capture, a_pod
@@ -139,3 +140,12 @@ def collector(store: Store, api: FakeApi) -> Collector:
     api.pods["storefront", "web-0"] = a_pod()
     show(made, a_capture(endTime="2030-01-01T00:00:00Z"))
     return made
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    """Both programs, and many people and pods."""
+    api, opened = open_installation(tmp_path_factory.mktemp("crowd"))
+    yield opened
+    opened.kill()
+    api.close()

@@ -8,7 +8,8 @@ from werkzeug.test import Client, TestResponse
 
 from nightcap.contract.segments import StreamKey
 from nightcap.pcap.formats import Header, Record, pack_header, pack_record
-from nightcap.pcap.pcapng import Interface, Packet, PcapngReader, Value
+from nightcap.pcap.pcapng import Interface, Packet, Value
+from nightcap.pcap.pcapng_reading import PcapngReader
 from retrieval.audit import Auditor
 from retrieval.files.app import create_app
 from retrieval.files.people import People

@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 from retrieval.store.base import ReadableStore, Store
 from retrieval.store.directory import ReadableDirectory
+from retrieval.store.object_streams import Times
 from retrieval.store.objects import ReadableObjects
 from retrieval.store.objects_writing import ObjectStore
 from retrieval.store.writing import DirectoryStore
@@ -57,7 +58,7 @@ class Prefix:
 
     def open(self) -> ObjectStore:
         # Tallies are looked up each time: tests do in a moment what takes minutes otherwise.
-        store = ObjectStore(self.server.bucket(self.url), tally_seconds=0, look_seconds=0)
+        store = ObjectStore(self.server.bucket(self.url), Times(tally_seconds=0, look_seconds=0))
         self.opened.append(store)
         return store
 

@@ -3,8 +3,6 @@
 import io
 import json
 import socket
-import struct
-import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,64 +11,12 @@ from nightcap.contract.paths import collector_name
 from nightcap.contract.reports import Report, parse_report
 from nightcap.contract.uploads import COLLECTOR_PORT
 from nightcap.pcap.formats import PcapReader
+from tests.apiserver.balancer import Balancer
 from tests.netns.collector import TOKEN
 from tests.netns.net import Link
 from tests.netns.pods import ID, Pod
 from tests.unit.retrieval.builders import POD, a_capture, a_pod
 from tests.unit.retrieval.programs import Installation
-
-
-class Forwarder:
-    """Joins a listener in the peer's namespace to the port that the collector has just now."""
-
-    def __init__(self, link: Link) -> None:
-        self.port = 0
-        self._listening = link.peer.socket(kind=socket.SOCK_STREAM)
-        self._listening.bind((link.peer.address, COLLECTOR_PORT))
-        self._listening.listen()
-        self._open: list[socket.socket] = []
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._listening.close()
-        for each in self._open:
-            each.close()
-        for thread in self._threads:
-            thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listening.accept()
-            except OSError:
-                return
-            try:
-                far = socket.create_connection(("localhost", self.port))
-            except OSError:
-                near.close()
-                continue
-            self._open += [near, far]
-            for pair in ((near, far), (far, near)):
-                thread = threading.Thread(target=_pump, args=pair)
-                self._threads.append(thread)
-                thread.start()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            sink.sendall(data)
-    except OSError:
-        pass
-    for each in (source, sink):
-        try:
-            # An abrupt end, as of a process that died: the worker is to notice at once.
-            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            each.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
 
 class Road:
@@ -89,7 +35,10 @@ class Road:
         api.users["reader", "api"] = {"username": "reader"}
         asked = ("get", "nightcap.dev", "packetcaptures", "files", "storefront", "dns")
         api.allowed |= {("reader", *asked), ("reader", "get", "/v1/reports")}
-        self._forwarder = Forwarder(link)
+        listening = link.peer.socket(kind=socket.SOCK_STREAM)
+        listening.bind((link.peer.address, COLLECTOR_PORT))
+        # Abruptly, so that the worker notices at once that the collector was killed.
+        self._network = Balancer([0], listening, ends_abruptly=True)
         environ = {
             "NIGHTCAP_COLLECTOR_CA": installation.ca,
             "NIGHTCAP_COLLECTOR_NAME": collector_name(1),
@@ -99,11 +48,11 @@ class Road:
         self._files_port = 0
 
     def start_collector(self) -> None:
-        self._forwarder.port = self.installation.start("collector")
+        self._network.ports = [self.installation.start("collector")]
 
     def close(self) -> None:
         self.pod.close()
-        self._forwarder.close()
+        self._network.close()
 
     def report(self) -> Report | None:
         """The pod's report as it lies in the store."""

@@ -180,7 +180,7 @@ def test_the_address_of_a_pod_that_records_from_its_first_packet_is_found_later(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its first packets come before the kubelet has told the API server its address."""
-    monkeypatch.setattr("retrieval.collector.app.ADDRESS_SECONDS", 0.0)
+    monkeypatch.setattr("retrieval.collector.addresses.ADDRESS_SECONDS", 0.0)
     body = a_pcap()
     collector.patch(body)
     pod = a_pod()

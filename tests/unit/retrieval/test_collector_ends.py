@@ -103,11 +103,16 @@ def test_above_the_stores_limit_finished_captures_go_and_running_ones_wait(
     collector.store.wait_durable(a_key(), len(body), 5)
     collector.janitor.tidy(time.time())
     # Both run: nothing goes, and no more is taken, but a heartbeat is.
-    assert collector.patch(record, len(body)).status_code == 507
+    refused = collector.patch(record, len(body), Nightcap_Report=a_report(1))
+    assert refused.status_code == 507
     assert collector.patch(path=PATH.replace("/1", "/2")).status_code == 204
     assert len(collector.store.segments(STREAM)) == 1
+    [told] = reports(collector)["reports"]
+    assert told["refused"] == refused.text.strip() != ""
     show(collector, a_capture(), a_capture("old", other, phase="Finished"))
     collector.janitor.tidy(time.time())
     assert collector.store.segments(replace(STREAM, capture=other)) == ()
     assert len(collector.store.segments(STREAM)) == 1
     assert collector.patch(body, path=PATH.replace("/1", "/3")).status_code == 204
+    [told] = reports(collector)["reports"]
+    assert told["refused"] == ""

@@ -92,6 +92,7 @@ def test_a_deleted_capture_is_gone_only_when_the_api_server_says_so(
     collector.api.is_down = True
     answer = collector.patch(b"more", len(a_pcap()) + 4)
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
+    assert float(answer.headers["Nightcap-Pace"]) == max(2, collector.store.pace_seconds)
     collector.api.is_down = False
     collector.api.captures = []
     assert collector.patch(b"more", len(a_pcap()) + 4).status_code == 410

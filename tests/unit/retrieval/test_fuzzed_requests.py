@@ -2,7 +2,6 @@
 
 import contextlib
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,23 +13,14 @@ from tests.fuzz.requests import (
     ask,
     check_quiet,
     fuzz,
-    open_installation,
     status_of,
 )
 from tests.unit.retrieval.builders import CAPTURE
 from tests.unit.retrieval.programs import Installation
 
 
-@pytest.fixture(scope="module")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    api, opened = open_installation(tmp_path_factory.mktemp("fuzz"))
-    yield opened
-    opened.kill()
-    api.close()
-
-
-def test_eight_hundred_bent_requests_do_no_harm(installation: Installation) -> None:
-    found = fuzz(installation, 800, seed=7)
+def test_eight_hundred_bent_requests_do_no_harm(crowd: Installation) -> None:
+    found = fuzz(crowd, 800, seed=7)
     # The right ones among them were answered, so the others were not refused for nothing.
     assert {"files 200", "files 403", "files 401", "collector 204", "collector 401"} <= set(found)
 
@@ -38,9 +28,9 @@ def test_eight_hundred_bent_requests_do_no_harm(installation: Installation) -> N
 @pytest.mark.parametrize("program", ["files", "collector"])
 @pytest.mark.parametrize("form", AMBIGUOUS)
 def test_a_request_whose_end_is_ambiguous_is_refused_and_ends_the_connection(
-    installation: Installation, program: str, form: str
+    crowd: Installation, program: str, form: str
 ) -> None:
-    target = Target(program, installation.port_of(program), installation)
+    target = Target(program, crowd.port_of(program), crowd)
     path, who = {
         "files": (f"GET /v1/namespaces/storefront/packetcaptures/dns/files/{FILE}", "reader-0"),
         "collector": (f"PATCH /v1/captures/{CAPTURE}/eth0/0", "pod-0"),
@@ -51,11 +41,11 @@ def test_a_request_whose_end_is_ambiguous_is_refused_and_ends_the_connection(
         answer = ask(connection, head.encode() + AMBIGUOUS[form] + behind, patience_seconds=20)
     assert status_of(answer) in (400, 411, 501), answer[:300]
     assert answer.count(b"HTTP/1.1 ") == 1
-    check_quiet(installation)
+    check_quiet(crowd)
 
 
-def test_the_store_has_nothing_beside_its_folders(installation: Installation) -> None:
-    outside = {path.name for path in Path(installation.folder).iterdir()}
+def test_the_store_has_nothing_beside_its_folders(crowd: Installation) -> None:
+    outside = {path.name for path in Path(crowd.folder).iterdir()}
     outside = {name for name in outside if not name.startswith("tls")}
     assert outside <= {
         *("store", "kubeconfig", "collector.log", "collector.out", "files.log", "files.out")

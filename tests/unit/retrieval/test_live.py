@@ -29,6 +29,8 @@ from tests.unit.retrieval.merging import (
     values_of,
 )
 
+BORN = StreamKey("storefront", CAPTURE, "90d00000-0000-4000-8000-000000000003")
+
 
 class World:
     """A live answer in a time of its own: things happen while it sleeps."""
@@ -137,17 +139,32 @@ def test_a_late_pod_is_shown_in_order_within_the_hold_and_else_late(merged: Merg
 
 
 def test_a_pod_that_is_born_meanwhile_joins_with_its_name(merged: Merged) -> None:
-    born = StreamKey("storefront", CAPTURE, "90d00000-0000-4000-8000-000000000003")
-
     def bear() -> None:
         meta = StreamMeta(pod="web-2", node="b", capture="dns", ips=("10.0.0.3",))
-        merged.store.create_stream(born, meta)
-        merged.put(20, stream=born, complete=False)
+        merged.store.create_stream(BORN, meta)
+        merged.put(20, stream=BORN, complete=False)
 
     merged.put(10, complete=False)
     world = World(merged, {3.0: bear, 6.0: lambda: leave(world)})
     assert [packet for _, *packet in world.watch()] == [["web-0:eth0", 10], ["web-2:eth0", 20]]
     assert only(values_of(world.data), Names)[-1].records == (("10.0.0.3", ("web-2",)),)
+
+
+def test_a_pod_is_named_as_soon_as_it_has_an_address(merged: Merged) -> None:
+    """Wireshark showed pods that were born into a capture as numbers for as long as it ran."""
+    nameless = StreamMeta(pod="web-2", node="b", capture="dns")
+    merged.store.create_stream(BORN, nameless)
+    merged.put(20, stream=BORN, complete=False)
+    world = World(
+        merged,
+        {
+            3.0: lambda: merged.store.set_addresses(BORN, ("10.0.0.3",)),
+            6.0: lambda: leave(world),
+        },
+    )
+    world.watch()
+    told = [names.records for names in only(values_of(world.data), Names)]
+    assert told.count((("10.0.0.3", ("web-2",)),)) == 1
 
 
 def test_a_record_that_is_half_there_is_shown_when_it_is_whole(merged: Merged) -> None:

@@ -16,13 +16,14 @@ from retrieval.store.base import (
 )
 from retrieval.store.healing import Ages
 from retrieval.store.layout import Found, read_segment
+from retrieval.store.object_streams import Times
 from retrieval.store.objects_writing import ObjectStore
 from tests.unit.retrieval.builders import CAPTURE, META, STREAM, a_key, content, names_in
 from tests.unit.retrieval.places import Prefix
 from tests.unit.retrieval.s3 import S3Server
 
 FOLDER = f"{STREAM.path}/eth0/00000001.pcap"
-AT_ONCE = Ages(compose=-9, settled=-9, read=-9, deleted=10**9)
+AT_ONCE = Times(ages=Ages(compose=-9, settled=-9, read=-9, deleted=10**9))
 """All is due that is due some time; the store's clock has whole seconds."""
 
 
@@ -149,7 +150,7 @@ def test_a_complete_segment_becomes_one_object_and_its_appends_go_later(prefix: 
     wait_composed(store)
     assert f"{FOLDER}/whole" in names_in(store)
     assert f"{FOLDER}/{0:012d}" in names_in(store)
-    healer = ObjectStore(prefix.server.bucket(prefix.url), ages=AT_ONCE)
+    healer = ObjectStore(prefix.server.bucket(prefix.url), AT_ONCE)
     healer.heal()
     assert names_in(store) == {f"{FOLDER}/whole", f"{STREAM.path}/meta.json"}
     # A reader that had begun goes on in the whole, wherever it was.
@@ -168,7 +169,7 @@ def test_what_a_dead_replica_had_completed_is_composed_by_another(
     for number in range(count):
         bucket.create(f"{FOLDER}/{number * 4:012d}", b"1234")
     bucket.create(f"{FOLDER}/{count * 4:012d}", b"")
-    ObjectStore(bucket, ages=Ages(compose=-9)).heal()
+    ObjectStore(bucket, Times(ages=Ages(compose=-9))).heal()
     assert bucket.get(f"{FOLDER}/whole")[0] == b"1234" * count
     assert content(prefix.open()) == b"1234" * count
 
@@ -183,7 +184,7 @@ def test_a_large_segment_is_composed_piece_by_piece(
     for number, part in enumerate(parts):
         store.append(a_key(), number * 2**21, part, complete=number == 3)
     wait_composed(store)
-    ObjectStore(prefix.server.bucket(prefix.url), ages=AT_ONCE).heal()
+    ObjectStore(prefix.server.bucket(prefix.url), AT_ONCE).heal()
     assert content(store) == b"".join(parts)
 
 
@@ -192,7 +193,7 @@ def test_appends_that_join_nothing_are_no_part_of_the_segment_and_go(prefix: Pre
     bucket = prefix.server.bucket(prefix.url)
     for offset, body in ((0, b"1234"), (2, b"xx"), (4, b"5678"), (9, b"xx")):
         bucket.create(f"{FOLDER}/{offset:012d}", body)
-    store = ObjectStore(bucket, ages=AT_ONCE)
+    store = ObjectStore(bucket, AT_ONCE)
     assert content(store) == b"12345678"
     assert store.segment(a_key()) == SegmentState(8, False, 8)
     store.heal()
@@ -227,9 +228,9 @@ def test_a_deleted_segment_is_gone_at_once_for_all_and_its_bytes_a_while_later(
     assert other.tally(STREAM) == Tally()
     # Its sidecar is told that all is safe, and does not send it again.
     assert other.segment(a_key()) == SegmentState(4, True, 4)
-    ObjectStore(one.bucket, ages=AT_ONCE).heal()
+    ObjectStore(one.bucket, AT_ONCE).heal()
     assert names_in(one) == {f"{FOLDER}/deleted-4", f"{STREAM.path}/meta.json"}
-    ObjectStore(one.bucket, ages=Ages(read=-9, deleted=-9)).heal()
+    ObjectStore(one.bucket, Times(ages=Ages(read=-9, deleted=-9))).heal()
     assert names_in(one) == {f"{STREAM.path}/meta.json"}
 
 
@@ -255,7 +256,7 @@ def test_of_reports_the_highest_number_counts_whoever_wrote_it_last(
     one.write_report(STREAM, b"{9}", 9)
     assert one.report(STREAM) == prefix.open_readable().report(STREAM) == b"{11}"
     assert one.reported() == {}
-    healer = ObjectStore(one.bucket, ages=AT_ONCE)
+    healer = ObjectStore(one.bucket, AT_ONCE)
     healer.heal()
     assert healer.reported() == {STREAM: 11}
     reports = {name for name in names_in(one) if "/report.json/" in name}

@@ -1,7 +1,10 @@
 """A real worker in a network namespace ships to the real collector; a person reads the files."""
 
+import itertools
+import json
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +13,8 @@ import pytest
 from controller.reports import parse_answer
 from nightcap.contract.orders import Limit, Rotation
 from nightcap.contract.reports import Reason, State
-from nightcap.pcap.pcapng import PcapngReader, Statistics
+from nightcap.pcap.pcapng import Statistics
+from nightcap.pcap.pcapng_reading import PcapngReader
 from tests.netns.collector import TOKEN
 from tests.netns.net import joined
 from tests.netns.pods import ID, Pod, an_order, wait_for
@@ -74,6 +78,32 @@ def test_a_token_that_is_not_accepted_is_said_once_and_its_packets_wait(road: Ro
     road.api.add_pod_token(TOKEN, "storefront", "web-0", POD)
     assert pod.wait_end(30) == 0
     assert road.numbers() == list(range(10))
+
+
+def put_off_at(road: Road) -> list[float]:
+    """When the collector answered that it cannot now."""
+    lines = map(json.loads, (road.installation.folder / "collector.log").read_text().splitlines())
+    return [
+        datetime.fromisoformat(line["at"]).timestamp()
+        for line in lines
+        if line["event"] == "cannot answer now"
+    ]
+
+
+def test_a_sidecar_that_is_put_off_stays_away_for_as_long_as_it_is_told(road: Road) -> None:
+    pod = road.pod
+    road.start_collector()
+    road.api.is_down = True
+    pod.order(an_order(limit=Limit(bytes=0, packets=10)))
+    pod.start()
+    pod.wait_open()
+    pod.link.send(10)
+    wait_for(lambda: len(put_off_at(road)) >= 3, "put off three times", 30)
+    road.api.is_down = False
+    assert pod.wait_end(30) == 0
+    assert road.numbers() == list(range(10))
+    # Its own first waits are half of a second and one, a half more or less.
+    assert all(after - at >= 2 for at, after in itertools.pairwise(put_off_at(road)))
 
 
 def test_which_bytes_a_ring_dropped_is_known_to_everybody(road: Road) -> None:

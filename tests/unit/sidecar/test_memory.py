@@ -2,10 +2,12 @@ import ctypes
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nightcap.pcap.handle import BLOCK_BYTES, RING_BYTES
 from sidecar import memory
-from sidecar.stream import RINGS_BYTES, ring_bytes
+from sidecar.stream import RINGS, RINGS_BYTES, ring_bytes
 
 MAPS = """\
 7f00-8000 r-xp 00001000 08:01 12 /usr/lib/libssl.so.3
@@ -31,19 +33,33 @@ def test_what_was_given_back_comes_when_it_runs() -> None:
     assert ctypes.CDLL(None).abs(-3) == 3
 
 
-@pytest.mark.parametrize(
-    ("wanted", "sizes"), [(1, [RING_BYTES]), (2, [6, 6]), (12, [2] * 12), (14, [2] * 12 + [0] * 2)]
-)
-def test_rings_that_are_opened_together_share(wanted: int, sizes: list[int]) -> None:
+def opened(*together: int) -> list[int]:
+    """Blocks of each ring, when so many are opened at once, then so many."""
     rings: list[int] = []
-    for number in range(wanted):
-        rings.append(ring_bytes(sum(rings), wanted - number))
-    assert rings == [size if size > BLOCK_BYTES else size * BLOCK_BYTES for size in sizes]
+    for wanted in together:
+        for number in range(wanted):
+            if size := ring_bytes(rings, wanted - number):
+                rings.append(size)
     assert sum(rings) <= RINGS_BYTES
+    assert all(2 * BLOCK_BYTES <= size <= RING_BYTES for size in rings)
+    return [size // BLOCK_BYTES for size in rings]
 
 
-def test_what_comes_later_finds_room() -> None:
-    rings: list[int] = []
-    while size := ring_bytes(sum(rings), 1):
-        rings.append(size)
-    assert [size // BLOCK_BYTES for size in rings] == [8, 5, 3, 2, 2, 2, 2]
+@pytest.mark.parametrize(
+    ("together", "blocks"),
+    [
+        ([1], [8]),
+        ([2], [6, 6]),
+        ([8], [3] * 8),
+        ([14], [2] * 12),
+        ([1] * 14, [8, 4] + [2] * 6),
+        ([2, 1], [6, 6, 2]),
+    ],
+)
+def test_rings_share_what_there_is(together: list[int], blocks: list[int]) -> None:
+    assert opened(*together) == blocks
+
+
+@given(st.lists(st.integers(1, 8), min_size=8, max_size=12))
+def test_eight_find_room_in_whatever_order_they_are_opened(together: list[int]) -> None:
+    assert len(opened(*together)) >= RINGS

@@ -13,6 +13,7 @@ from sidecar.shipping import (
     Kind,
     Received,
     Turn,
+    Turns,
     Verdict,
     accepted,
     body_end,
@@ -57,6 +58,16 @@ def test_a_complete_segment_and_a_full_body_do_not_wait(tmp_path: Path) -> None:
     ):
         capture = a_capture(tmp_path, segment)
         assert next_job(capture)[0] == Job(Kind.APPEND, capture, segment)
+
+
+def test_what_was_held_goes_at_once_and_not_before(tmp_path: Path) -> None:
+    """In the open windows of a trial, whatever pace the collector wants."""
+    segment = a_segment(size=100, acked=40, ours=True, next_at=NOW + 9)
+    capture = a_capture(tmp_path, segment)
+    capture.hold(held=True)
+    assert next_job(capture)[0] is None
+    capture.hold(held=False)
+    assert next_job(capture)[0] == Job(Kind.APPEND, capture, segment)
 
 
 def test_segments_of_an_interface_go_in_order_and_interfaces_side_by_side(tmp_path: Path) -> None:
@@ -177,3 +188,14 @@ def test_waits_double_up_to_a_limit_and_begin_anew() -> None:
     assert [delay.longer(1.0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
     delay.reset()
     assert delay.longer(0.5) == 0.25
+
+
+def test_a_refusal_that_names_a_pause_is_followed_by_no_less() -> None:
+    turns = Turns()
+    assert turns.put_off("a1", NOW, 12.0)
+    assert NOW + 12 < turns.of["a1"].retry_at <= NOW + 12.75
+    assert not turns.put_off("a1", NOW, 12.0)
+    assert turns.of["a1"].retry_at <= NOW + 13.5
+    turns.hurry()  # the pod is going
+    turns.put_off("a1", NOW, 12.0)
+    assert turns.of["a1"].retry_at <= NOW + 2.5

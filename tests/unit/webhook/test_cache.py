@@ -7,6 +7,7 @@ from nightcap.contract import keys
 from nightcap.contract.objects import Service, ServiceSpec
 from nightcap.kube import paths
 from nightcap.kube.reflector import Change
+from tests.patience import eventually
 from tests.unit.kube.small_api import SmallApi
 from tests.unit.webhook.builders import NAMESPACE, a_capture, a_quota
 from webhook.cache import CaptureIndex, ClusterCache, NamespaceIndex, addresses_of
@@ -31,17 +32,7 @@ def cache(api):
 
 def begin(cache):
     cache.start()
-    deadline = time.monotonic() + 10
-    while cache.missing:
-        assert time.monotonic() < deadline, cache.missing
-        time.sleep(0.01)
-
-
-def eventually(holds):
-    deadline = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    eventually(lambda: not cache.missing, "the first lists", said=lambda: str(cache.missing))
 
 
 def put_namespace(api, name, labels=None):
