@@ -237,7 +237,8 @@ def check_policy(ours: Policy, policy: Object | None, binding: Object | None) ->
     if policy is None:
         return fault(f"validating admission policy {ours.name} does not exist")
     if binding is None:
-        return fault(f"validating admission policy {ours.name} is not bound ({ours.binding})")
+        by = f" by {ours.binding_name}" if ours.binding_name else ""
+        return fault(f"validating admission policy {ours.name} is not bound{by}")
     spec = binding.get("spec") or {}
     if spec.get("policyName") != ours.name:
         return fault(f"binding {ours.binding} binds policy {spec.get('policyName')}")

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from certs.bundle import Bundle, data_of
 from nightcap.contract import keys
 from nightcap.contract.orders import parse_orders
 from nightcap.kube import paths
 from tests.apiserver.balancer import Balancer
-from tests.apiserver.controllers import ControllerProcess, install
+from tests.apiserver.controllers import SYSTEM, ControllerProcess, install
 from tests.apiserver.private import Installation, PrivateApi
 from tests.apiserver.site import bare_pod, eventually, injected
 
@@ -41,7 +42,22 @@ def network(api: PrivateApi) -> Iterator[Balancer]:
 
 
 @pytest.fixture
-def controller(api: PrivateApi) -> Iterator[ControllerProcess]:
+def installation(api: PrivateApi, network: Balancer) -> Installation:
+    """The webhook, behind that."""
+    return Installation(api, api_port=network.port)
+
+
+@pytest.fixture
+def controller(api: PrivateApi, installation: Installation) -> Iterator[ControllerProcess]:
+    # It goes on with the root that is there; another one the API server would not trust.
+    roots = Bundle(pairs={1: installation.root}, current=1, ca_bundle=installation.root.certificate)
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "nightcap-ca", "namespace": SYSTEM},
+        "data": data_of(roots),
+    }
+    api.apply(secret)
     process = ControllerProcess(api)
     process.start()
     try:
@@ -72,7 +88,6 @@ def captures_of(pod: dict[str, dict[str, dict[str, str]]]) -> list[str]:
 def test_a_replica_that_lags_costs_a_pod_its_first_packets_and_no_capture(
     api: PrivateApi, network: Balancer, controller: ControllerProcess
 ) -> None:
-    Installation(api, api_port=network.port)
     name = api.namespace("shop", **{keys.INJECT: keys.INJECT_ENABLED})
     early = api.create_pod(name, {**bare_pod(), "metadata": {"name": "early"}}, dry_run=False)
     assert captures_of(early) == []
