@@ -192,8 +192,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         One that was promised to be kept just before SIGTERM is kept while we drain: its
         client may be sending already.
         """
-        then = Then.CLOSE if fs.cancelled() or fs.exception() else fs.result()
-        match then:
+        match self._result(fs):
             case Then.CLOSE:
                 self._close(conn)
             case Then.WAIT:
@@ -206,6 +205,16 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
                 super().finish_request(conn, fs)
                 if self._stop_at is not None:
                     conn.timeout = self._stop_at
+
+    def _result(self, fs: Any) -> bool | Then:
+        if fs.cancelled():
+            return Then.CLOSE
+        error = fs.exception()
+        if error is not None:  # of ours: gunicorn's own are answered where they occur
+            self.log.error("connection failed: %r", error)
+            return Then.CLOSE
+        result: bool | Then = fs.result()
+        return result
 
     def accept(self, listener: Any) -> None:
         """Take a connection, and give it a thread only when it has said something.

@@ -53,6 +53,10 @@ _ADVICE: Final[Mapping[str, str]] = {
     "ClockSkew": "look after the clocks of these nodes (NTP)",
     "BacklogLost": "files have gaps: a larger spool, or less traffic by a filter",
 }
+_FOLLOWS_AN_ANNOTATION: Final = (
+    "it follows an annotation: go on with nightcap.dev/capture=on where that is (pod, pod template "
+    "or namespace)"
+)
 _ENDED: Final = frozenset({"TimeOver", "PodsFinished", "LimitReached", "Suspended"})
 # A capture that goes on is not complete, and one that nobody has to report on is silent:
 # neither is news.
@@ -98,6 +102,8 @@ def explain(capture: Mapping[str, Any], now: float) -> list[Line]:
         capture: The object as it is served.
         now: Seconds since the epoch.
     """
+    from nightcap.contract import keys
+
     metadata, spec = capture["metadata"], capture.get("spec") or {}
     status = capture.get("status")
     names = {"namespace": metadata.get("namespace", ""), "name": metadata.get("name", "")}
@@ -122,6 +128,8 @@ def explain(capture: Mapping[str, Any], now: float) -> list[Line]:
         }:
             mark = Mark.NOTE if reason in _ENDED else Mark.FAULT
             advice = _ADVICE.get(reason, "").format(**names)
+            if reason == "Suspended" and keys.SOURCE in (metadata.get("labels") or {}):
+                advice = _FOLLOWS_AN_ANNOTATION
             lines.append(Line(mark, str(condition.get("message", "")), advice))
     return lines
 

@@ -1,6 +1,7 @@
 """What both clients of the API server send beside their questions."""
 
 import socket
+from functools import cache
 from typing import Final
 
 import nightcap
@@ -12,6 +13,8 @@ APPLY_PATCH: Final = "application/apply-patch+yaml"
 """Content type of a server-side apply; JSON is YAML, and `fieldManager` goes in the query."""
 
 
+@cache
 def user_agent() -> str:
     """Who asks, for the API server's audit log."""
+    # Remembered: for each of many requests side by side, asking the kernel lets another thread in.
     return f"nightcap/{nightcap.__version__} ({socket.gethostname()})"

@@ -24,7 +24,7 @@ from nightcap.kube.light import LightClient
 from tests.apiserver.issuer import AUDIENCE, Issuer
 from tests.apiserver.private import PrivateApi
 from tests.apiserver.retrieving import SYSTEM, Retrieval, roles
-from tests.apiserver.test_matrix import Speaker, wait_established
+from tests.apiserver.speaking import Speaker
 from tests.cluster.certificates import Authority
 from tests.unit.cli.conftest import Ran
 
@@ -80,7 +80,6 @@ def _fill(api: PrivateApi, retrieval: Retrieval) -> None:
         _binding(SYSTEM, "nightcap-reach", "Role", group=f"system:serviceaccounts:{HERE}"),
         *_borrowing(),
     )
-    wait_established(api)
     uid = retrieval.capture(HERE, NAME, {"selector": {"matchLabels": {"app": "web"}}})
     pod = retrieval.pod(HERE, "web-0", app="web")
     retrieval.start("collector", "files")

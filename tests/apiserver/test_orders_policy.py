@@ -5,6 +5,7 @@ whether it carries orders or not.
 """
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,8 +18,10 @@ from nightcap.contract import keys
 from nightcap.kube import paths
 from nightcap.kube.client import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH
 from nightcap.kube.errors import ApiError, Forbidden
+from tests.apiserver import minors
 from tests.apiserver.private import Installation, PrivateApi
 from tests.apiserver.test_resources import BURSTABLE, a_pod
+from tests.cluster import programs
 
 CONTROLLER = "system:serviceaccount:nightcap-system:nightcap-controller"
 EVERYTHING = {"Impersonate-User": "somebody", "Impersonate-Group": "system:masters"}
@@ -184,18 +187,29 @@ def test_no_binding_brings_them_along(
     assert pod.read()["metadata"]["annotations"] == created["metadata"]["annotations"]
 
 
-def test_writes_of_other_subresources_leave_metadata_alone(placed: Placed) -> None:
-    """`ephemeralcontainers` and `resize` go on; what they bring of metadata is dropped."""
+def test_ephemeral_containers_go_on_and_what_they_bring_of_metadata_is_dropped(
+    placed: Placed,
+) -> None:
     before = placed.read()["metadata"]["annotations"]
     debugger = {"name": "debugger", "image": "registry.local/app:1"}
     body = annotated(keys.ORDERS) | {"spec": {"ephemeralContainers": [debugger]}}
     placed.send("PATCH", "/ephemeralcontainers", body, STRATEGIC_PATCH)
+    after = placed.read()
+    assert [c["name"] for c in after["spec"]["ephemeralContainers"]] == ["debugger"]
+    assert after["metadata"]["annotations"] == before
+
+
+@pytest.mark.skipif(
+    minors.wanted(os.environ) is programs.KUBERNETES_OLDEST,
+    reason="the oldest minor has no such subresource",
+)
+def test_a_resize_goes_on_and_what_it_brings_of_metadata_is_dropped(placed: Placed) -> None:
+    before = placed.read()["metadata"]["annotations"]
     changed = placed.whole(**{keys.ORDERS: FORGED})
     changed["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "110m"
     placed.send("PUT", "/resize", changed)
     after = placed.read()
     assert after["spec"]["containers"][0]["resources"]["requests"]["cpu"] == "110m"
-    assert [c["name"] for c in after["spec"]["ephemeralContainers"]] == ["debugger"]
     assert after["metadata"]["annotations"] == before
 
 

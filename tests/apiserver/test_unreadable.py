@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import yaml
@@ -17,20 +16,10 @@ from nightcap.kube.client import MERGE_PATCH
 from nightcap.kube.errors import ApiError, Invalid
 from tests.apiserver.controllers import SYSTEM, ControllerProcess, a_pod, install
 from tests.apiserver.private import BASE, PrivateApi
+from tests.apiserver.site import eventually
 
 SHOP, BANK = "shop", "bank"
-_PATIENCE_SECONDS = 60
 _OURS = keys.API_VERSIONS[keys.GROUP]
-
-T = TypeVar("T")
-
-
-def eventually(what: str, ask: Callable[[], T | None]) -> T:
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not (found := ask()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-    return found
 
 
 class Installation:

@@ -49,14 +49,19 @@ def included(codename: str) -> tuple[str, ...]:
     return ("ca-certificates", _PCAP_BY_RELEASE.get(codename, _PCAP), "python3")
 
 
-def base_key() -> str:
-    """The hash of what decides the base image. The mirror's address is not in it."""
-    return digest([release(), *included(release()), *UNUSED, *OF_THE_MACHINE])
+def base_key(processor: str = "") -> str:
+    """The hash of what decides the base image. The mirror's address is not in it.
+
+    Args:
+        processor: In Debian's word, such as `arm64`; empty for this machine's.
+    """
+    other = [processor] if processor else []
+    return digest([release(), *included(release()), *UNUSED, *OF_THE_MACHINE, *other])
 
 
-def base_reference() -> str:
+def base_reference(processor: str = "") -> str:
     """The name under which the build's own storage holds the base image."""
-    return f"registry.local/nightcap-base:{base_key()}"
+    return f"registry.local/nightcap-base:{base_key(processor)}"
 
 
 def is_built() -> bool:
@@ -64,12 +69,17 @@ def is_built() -> bool:
     return part_folder("base", base_key()).is_dir()
 
 
-def build_base() -> Path:
-    """Make the file system of the base image, unless the cache has it; returns its tar file."""
-    return cached_part("base", base_key(), _bootstrap) / "rootfs.tar"
+def build_base(processor: str = "") -> Path:
+    """Make the file system of the base image, unless the cache has it; returns its tar file.
+
+    Args:
+        processor: As in `base_key`; programs of another one have to run here (see `emulated`).
+    """
+    made = cached_part("base", base_key(processor), lambda folder: _bootstrap(folder, processor))
+    return made / "rootfs.tar"
 
 
-def _bootstrap(folder: Path) -> None:
+def _bootstrap(folder: Path, processor: str) -> None:
     source = base_source(machine_sources(), release())
     if source is None:
         raise MachineNotReady(
@@ -83,6 +93,7 @@ def _bootstrap(folder: Path) -> None:
         [
             "debootstrap",
             "--variant=minbase",
+            *([f"--arch={processor}"] if processor else []),
             f"--include={','.join(included(release()))}",
             source.suite,
             root,

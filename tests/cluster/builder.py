@@ -33,7 +33,9 @@ def buildah(*words: str) -> str:
     )
     (storage / "registries.conf").write_text("unqualified-search-registries = []\n")
     subcommand, *rest = words
-    signature_policy = [f"--signature-policy={policy}"] if subcommand in ("bud", "push") else []
+    signature_policy = (
+        [f"--signature-policy={policy}"] if subcommand in ("bud", "push", "from") else []
+    )
     return run(
         [
             "buildah",
@@ -50,6 +52,11 @@ def buildah(*words: str) -> str:
             "CONTAINERS_STORAGE_CONF": str(storage / "storage.conf"),
         },
     )
+
+
+def for_processor(processor: str) -> list[str]:
+    """Arguments of `bud` for a processor in Docker's word, which is Debian's for those we build."""
+    return [f"--arch={processor}"] if processor else []
 
 
 def has_image(reference: str) -> bool:
@@ -80,9 +87,14 @@ def _bytes_below(folder: Path) -> int:
     return int(run(["du", "--summarize", "--bytes", folder]).split()[0])
 
 
-def import_base(reference: str) -> None:
-    """Make an image of the debootstrapped file system; ADD unpacks it."""
-    rootfs = base_image.build_base()
+def import_base(reference: str, processor: str = "") -> None:
+    """Make an image of the debootstrapped file system; ADD unpacks it.
+
+    Args:
+        reference: Its name.
+        processor: As in `base_image.base_key`.
+    """
+    rootfs = base_image.build_base(processor)
     dockerfile = f"FROM scratch\nADD {rootfs.name} /\n"
     with tempfile.NamedTemporaryFile("w", suffix=".Dockerfile") as file:
         file.write(dockerfile)
@@ -90,6 +102,7 @@ def import_base(reference: str) -> None:
         buildah(
             "bud",
             "--isolation=chroot",
+            *for_processor(processor),
             f"--tag={reference}",
             f"--file={file.name}",
             str(rootfs.parent),

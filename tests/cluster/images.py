@@ -178,18 +178,7 @@ def _build(project_root: Path, images: Mapping[ProjectImage, str], printer: Prin
 def _build_one(
     project_root: Path, image: ProjectImage, reference: str, base: str, secrets: list[str]
 ) -> None:
-    builder.buildah(
-        "bud",
-        "--layers",
-        "--isolation=chroot",
-        "--pull-never",
-        f"--build-arg=BASE={base}",
-        *secrets,
-        f"--target={image.name}",
-        f"--tag={reference}",
-        f"--file={project_root / 'Dockerfile'}",
-        str(project_root),
-    )
+    _build_layers(project_root, image.name, reference, base, secrets)
     archive = image_archive(reference)
     archive.parent.mkdir(parents=True, exist_ok=True)
     unfinished = archive.with_suffix(".part")
@@ -199,6 +188,55 @@ def _build_one(
     uses = {file: file.stat().st_mtime for file in archive.parent.glob("*.tar")}
     for old in archives_to_remove(uses):
         old.unlink()
+
+
+def build_for_other(processor: str, printer: Printer = to_stderr) -> dict[str, str]:
+    """Build what pods and installations run, for a processor whose programs run here emulated.
+
+    Args:
+        processor: In Debian's and Docker's word, such as `arm64`.
+        printer: Takes the lines of progress.
+
+    Returns:
+        The image's short name to its full name in the builder's storage.
+    """
+    base = base_image.base_reference(processor)
+    wanted = [image.name for image in PROJECT_IMAGES if image.name != "demo"]
+    references = {name: f"{REGISTRY}/nightcap-{name}:{processor}" for name in wanted}
+    progress = Progress(processor, 1 + len(wanted), printer)
+    with build_lock("images"), _snapshot(PROJECT, PROJECT_IMAGES) as copy:
+        builder.limit_storage()
+        with progress.part("base image"):
+            if not builder.has_image(base):
+                builder.import_base(base, processor)
+        with _builder_secrets() as secrets:
+            for name, reference in references.items():
+                with progress.part(reference):
+                    _build_layers(copy, name, reference, base, secrets, processor)
+    return references
+
+
+def _build_layers(
+    project_root: Path,
+    target: str,
+    reference: str,
+    base: str,
+    secrets: list[str],
+    processor: str = "",
+) -> None:
+    builder.buildah(
+        "bud",
+        "--layers",
+        "--isolation=chroot",
+        "--pull-never",
+        *builder.for_processor(processor),
+        f"--build-arg=BASE={base}",
+        *secrets,
+        f"--target={target}",
+        f"--tag={reference}",
+        f"--file={project_root / 'Dockerfile'}",
+        str(project_root),
+    )
 
 
 @contextmanager

@@ -126,6 +126,30 @@ def test_developer_starts_sees_fetches_follows_stops_and_removes(
     assert "not found" in developer("status", "dns").err
 
 
+@pytest.mark.usefixtures("reach")
+def test_ctrl_c_leaves_no_capture_behind_that_was_to_go(shop: Shop, tmp_path: Path) -> None:
+    developer = person(shop, "developer", tmp_path, "nightcap-capture", "nightcap-files")
+    shop.start(shop.pod("web"))
+    live = tmp_path / "live.pcapng"
+    command = ("start", "--all", "--name", "dns", "--follow", "--rm", "-w", str(live))
+    with subprocess.Popen(
+        [sys.executable, "-m", "nightcap.cli", *command],
+        env={**os.environ, "KUBECONFIG": str(developer.kubeconfig)},
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        wait_for("its first bytes", lambda: live.stat().st_size > 0, 60)
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=30)
+    assert (process.returncode, said) == (130, ""), errors
+    assert errors.splitlines() == [
+        "packetcapture.nightcap.dev/dns created",
+        "dns deleted, with its files",
+        "",
+        "interrupted",
+    ]
+    assert shop.run("get", CAPTURES, "-o", "name") == ""
+
+
 def test_missing_rights_are_named_one_by_one(
     shop: Shop, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -14,7 +14,7 @@ from nightcap.contract.orders import Limit, Rotation
 from nightcap.contract.streaming import EXPORT_INDEX, STREAM_OPEN, STREAM_OVER, Stream, dump_stream
 from nightcap.pcap.formats import PcapReader
 from tests.netns.pods import ID, Pod, an_order, wait_for
-from tests.netns.test_recording import numbers
+from tests.netns.written import numbers
 
 pytestmark = pytest.mark.netns
 

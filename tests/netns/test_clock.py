@@ -10,7 +10,7 @@ from nightcap.contract.orders import Limit
 from tests.netns.built import start_script
 from tests.netns.collector import Collector
 from tests.netns.pods import ID, Pod, an_order, wait_for
-from tests.netns.test_recording import ledger, numbers, segments, settle
+from tests.netns.written import ledger, numbers, segments, settle
 
 pytestmark = pytest.mark.netns
 

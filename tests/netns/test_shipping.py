@@ -16,7 +16,7 @@ from nightcap.contract.uploads import SegmentName
 from nightcap.pcap.formats import PcapReader
 from tests.netns.collector import TOKEN, Collector, Server, Stored
 from tests.netns.pods import ID, ID_2, Pod, an_order, wait_for
-from tests.netns.test_recording import numbers
+from tests.netns.written import numbers
 
 pytestmark = pytest.mark.netns
 

@@ -17,8 +17,8 @@ from nightcap.contract.reports import Reason, State
 from tests.netns.collector import Collector
 from tests.netns.net import Link
 from tests.netns.pods import ID, ID_2, Pod, an_order, wait_for
-from tests.netns.test_recording import numbers
 from tests.netns.test_shipping import arrived
+from tests.netns.written import numbers
 
 pytestmark = pytest.mark.netns
 

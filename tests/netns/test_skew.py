@@ -11,7 +11,7 @@ import pytest
 
 from tests.netns.collector import Collector
 from tests.netns.pods import Pod, wait_for
-from tests.netns.test_recording import numbers
+from tests.netns.written import numbers
 from tests.unit.test_skew import GOLDEN, ORDERS, with_fields_of_later
 
 pytestmark = pytest.mark.netns

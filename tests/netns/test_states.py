@@ -1,7 +1,7 @@
 """What keeps a capture from working is a state: it is said, and the sidecar goes on after it.
 
 Beside these: a clock that is wrong (test_clock.py), a disk that is full and a worker without
-`NET_RAW` (test_recording.py), a token that is refused (tests/unit/retrieval/test_with_sidecar.py).
+`NET_RAW` (test_troubles.py), a token that is refused (tests/unit/retrieval/test_with_sidecar.py).
 """
 
 import json

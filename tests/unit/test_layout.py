@@ -38,8 +38,6 @@ _WITHOUT_OWN_TEST = frozenset(
         "webhook.shape",
         "controller.actions",
         # Parts of a status: test_status looks at the whole.
-        "controller.conditions",
-        "controller.files",
         "controller.phase",
         "controller.tally",
         "controller.wording",

@@ -95,3 +95,10 @@ def test_pages_that_delete_a_capture_say_that_its_files_go() -> None:
     assert len(deleting) > 2
     for page, text in deleting:
         assert re.search(r"\bfiles?\b", text), (page, text)
+
+
+def test_nobody_reads_files_by_being_admin_or_edit_of_a_namespace() -> None:
+    for role in yaml.safe_load_all((ROOT / "manifests/base/user-roles.yaml").read_text()):
+        labels = role["metadata"].get("labels", {})
+        assert not [label for label in labels if "aggregate-to" in label], role["metadata"]["name"]
+        assert "aggregationRule" not in role

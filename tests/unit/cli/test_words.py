@@ -15,6 +15,7 @@ from nightcap.cli.words import (
     selection,
     status_rows,
 )
+from nightcap.contract import keys
 
 NOW = 1_795_372_000.0  # 2026-11-22T18:26:40Z
 
@@ -111,6 +112,13 @@ def test_verdicts(capture: dict[str, Any], mark: Mark, text: str) -> None:
 def test_stopped_capture_says_how_to_go_on() -> None:
     capture = a_capture("Finished", conditions=[a_condition("Suspended", "spec.suspend is true")])
     assert explain(capture, NOW)[1].advice.endswith("""-p '{"spec":{"suspend":false}}'""")
+
+
+def test_capture_of_an_annotation_goes_on_by_its_annotation() -> None:
+    """Whoever resumed the object saw the controller suspend it again."""
+    capture = a_capture("Finished", conditions=[a_condition("Suspended", "spec.suspend is true")])
+    capture["metadata"]["labels"] = {keys.SOURCE: keys.SOURCE_NAMESPACE}
+    assert "nightcap.dev/capture=on" in explain(capture, NOW)[1].advice
 
 
 def test_columns_are_those_of_kubectl_get() -> None:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from controller.index import CaptureIndex
 from controller.view import judge
 from nightcap.contract.assignment import selects
-from tests.unit.controller.test_ledger import captures, pods
+from tests.unit.controller.histories import captures, pods
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,10 +1,12 @@
 """When captures end: by their spec, their size, the store's, and when they are deleted."""
 
+import json
 import time
 from dataclasses import replace
 
 import pytest
 
+from controller.reports import parse_answer
 from retrieval.retention import SLACK_BYTES
 from retrieval.store.base import Tally
 from tests.unit.retrieval.builders import (
@@ -107,12 +109,13 @@ def test_above_the_stores_limit_finished_captures_go_and_running_ones_wait(
     assert refused.status_code == 507
     assert collector.patch(path=PATH.replace("/1", "/2")).status_code == 204
     assert len(collector.store.segments(STREAM)) == 1
-    [told] = reports(collector)["reports"]
-    assert told["refused"] == refused.text.strip() != ""
+    # The controller hears of it.
+    _, [told] = parse_answer(json.dumps(reports(collector)).encode())
+    assert told.refused == refused.text.strip() != ""
     show(collector, a_capture(), a_capture("old", other, phase="Finished"))
     collector.janitor.tidy(time.time())
     assert collector.store.segments(replace(STREAM, capture=other)) == ()
     assert len(collector.store.segments(STREAM)) == 1
     assert collector.patch(body, path=PATH.replace("/1", "/3")).status_code == 204
-    [told] = reports(collector)["reports"]
-    assert told["refused"] == ""
+    _, [told] = parse_answer(json.dumps(reports(collector)).encode())
+    assert told.refused == ""
