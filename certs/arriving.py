@@ -5,7 +5,6 @@ middle keeps one. Here a thread takes what is there and leaves; the connection w
 thousands of idle ones do, and has its thread when the head of a request is complete.
 """
 
-import contextlib
 import ssl
 from enum import Enum, auto
 from typing import Any, Final
@@ -26,6 +25,7 @@ _MAX_STEPS: Final = 256
 """Pieces in which a handshake and a head may come; each costs a thread's attention."""
 _READ_BYTES: Final = 2**14
 _SKIP_BYTES: Final = 2**16
+"""So much of a body that nobody reads is waited for, so that the connection can be kept."""
 _END: Final = b"\r\n\r\n"
 _TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
@@ -51,6 +51,7 @@ class Connection(TConn):  # type: ignore[misc]
 
     Attributes:
         due_at: Until when it may be waited for, by the clock of `come`.
+        unwanted: Bytes of the last request's body that nobody reads, and that are still to come.
         left_bytes: How many came after the last answer.
     """
 
@@ -60,6 +61,7 @@ class Connection(TConn):  # type: ignore[misc]
         self.data_ready = True  # gunicorn is not to wait for its first byte
         self.due_at = now + HANDSHAKE_SECONDS
         self.left_bytes = 0
+        self.unwanted = 0
         self._is_wrapped = False
         self._head = bytearray()
         self._steps = 0
@@ -98,6 +100,11 @@ class Connection(TConn):  # type: ignore[misc]
     def _take_head(self, now: float) -> Arrived:
         self.sock.setblocking(False)
         head = self._head
+        while self.unwanted:
+            skipped = len(self.sock.recv(min(self.unwanted, _READ_BYTES)))
+            if not skipped:
+                return Arrived.GONE
+            self.unwanted -= skipped
         if self._was_ready and not head:
             self.due_at = now + HEAD_SECONDS
         piece: bytes = self.parser.unreader.take_buffered()
@@ -136,8 +143,11 @@ class Connection(TConn):  # type: ignore[misc]
         reader.length -= count
         return count
 
-    def skip_body(self) -> bool:
-        """Throw away what has come of a body that nobody read; whether that was all of it."""
+    def skip_body(self, now: float) -> bool:
+        """Read no more of the body; whether the connection can carry another request after it.
+
+        What is still to come of a short one is `unwanted`: its client may have sent it already.
+        """
         body = self.parser.mesg.body
         if body.failed:
             return False
@@ -147,10 +157,10 @@ class Connection(TConn):  # type: ignore[misc]
         unreader = self.parser.unreader
         piece: bytes = unreader.take_buffered()
         unreader.unread(piece[reader.length :])
-        reader.length = max(0, reader.length - len(piece))
-        if 0 < reader.length <= _SKIP_BYTES:
-            with contextlib.suppress(OSError):
-                self.sock.setblocking(False)
-                while reader.length and (piece := self.sock.recv(reader.length)):
-                    reader.length -= len(piece)
-        return not reader.length
+        left = max(0, reader.length - len(piece))
+        if left > _SKIP_BYTES:
+            return False
+        reader.length = 0
+        self.unwanted += left
+        self.due_at = now + HEAD_SECONDS
+        return True

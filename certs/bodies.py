@@ -47,9 +47,7 @@ class RequestBody:
     def leave(self) -> None:
         """Read nothing more of it.
 
-        The answer is the connection's last then, unless all of the body has come already:
-        whoever sends it slowly would hold a thread for it.
+        The answer is the connection's last then, unless what is still to come is short.
         """
-        if not self._connection.skip_body():
+        if not self._connection.skip_body(time.monotonic()):
             self._response.force_close()
-        self._connection.sock.setblocking(True)

@@ -90,7 +90,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
         interpreter: as much as a small answer costs, and all of its longest delays.
         """
         stream = self._plain_stream(conn)
-        if stream is None:
+        if stream is None or conn.unwanted:
             super().on_client_socket_readable(conn, client)
             return
         match stream.go_on() if self.alive and self._stop_at is None else Next.GUNICORN:
@@ -162,7 +162,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
 
         gunicorn would wait seconds for the rest of a body that the application did not want.
         """
-        return keepalive and conn.skip_body()
+        return keepalive and conn.skip_body(time.monotonic())
 
     def _next_comes(self, conn: Connection) -> bool:
         if not self.alive or self._stop_at is not None or not self._staying.acquire(blocking=False):

@@ -4,8 +4,15 @@ Tests on the cluster wait most of the time, the others compute: they are mixed, 
 processors have something to do while pods start.
 """
 
+import signal
+
 import pytest
 from hypothesis import settings
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell that starts the suite in the background has it ignore Ctrl-C, and so would all that
+    # the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("untimed", deadline=None)

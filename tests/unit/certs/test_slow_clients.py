@@ -198,6 +198,23 @@ def test_a_connection_outlives_a_body_that_was_there_and_not_wanted(
         assert connection.recv(4096).startswith(b"HTTP/1.1 403")
 
 
+def test_a_connection_outlives_a_short_body_that_comes_behind_its_answer(
+    make: Callable[..., World],
+) -> None:
+    connection = make().connect()
+    for piece in (b"unread", b"un", b""):
+        connection.sendall(b"POST /unwanted HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 403")
+        connection.sendall(piece)
+        time.sleep(0.05)
+        connection.sendall(b"unread"[len(piece) :])
+    connection.sendall(HEAD + b"Content-Length: 4\r\n\r\nbody")
+    answer = b""
+    while b'"size": 4' not in answer:
+        answer += (piece := connection.recv(4096))
+        assert piece, answer
+
+
 def test_requests_that_come_in_any_pieces_are_answered(make: Callable[..., World]) -> None:
     """Several in one record, one in many, and the end of one with the beginning of the next."""
     connection = make().connect()
