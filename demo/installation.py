@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from demo.kubectl import Kubectl, wait_for
+from demo.kubectl import Kubectl, KubectlError, wait_for
 
 NAMESPACE = "nightcap-system"
 BASE = Path(__file__).resolve().parent.parent / "manifests" / "base"
@@ -23,6 +23,13 @@ CALICO_API_SERVICE = "v3.projectcalico.org"
 CALICO_CRD = "packetcaptures.projectcalico.org"
 GATEWAY = ("tigera-manager", "nightcap-gateway")
 PROGRAMS = ("nightcap-controller", "nightcap-retrieval", "nightcap-webhook")
+_REFUSED = 'admission webhook "packetcaptures.nightcap.dev" denied'
+_BAD_CAPTURE = """
+apiVersion: nightcap.dev/v1alpha1
+kind: PacketCapture
+metadata: {generateName: nightcap-install-, namespace: default}
+spec: {filter: this is ( no filter}
+"""
 
 _LOCAL_STORE = """
 apiVersion: v1
@@ -121,6 +128,9 @@ def install(
         say("waiting for the gateway in tigera-manager")
         kubectl.rolled_out(*GATEWAY, timeout_seconds)
     wait_for("the webhook's caBundle", lambda: _has_ca_bundle(kubectl), 60)
+    # Ready pods are not yet known to the proxies of all nodes: until then the API server cannot
+    # call the webhook, and pods would go without sidecar.
+    wait_for("an answer of the webhook", lambda: _is_webhook_called(kubectl), 60)
 
 
 def refuse_foreign_calico(kubectl: Kubectl) -> None:
@@ -139,6 +149,17 @@ def refuse_foreign_calico(kubectl: Kubectl) -> None:
 def _has_ca_bundle(kubectl: Kubectl) -> bool:
     configuration = kubectl.json("get", "mutatingwebhookconfiguration", "nightcap")
     return all(entry["clientConfig"].get("caBundle") for entry in configuration["webhooks"])
+
+
+def _is_webhook_called(kubectl: Kubectl) -> bool:
+    """Whether a filter is refused that only the webhook can know to be none."""
+    try:
+        kubectl.run("create", "--dry-run=server", "-f", "-", stdin=_BAD_CAPTURE)
+    except KubectlError as error:
+        if _REFUSED in str(error):
+            return True
+        raise
+    return False
 
 
 def uninstall(kubectl: Kubectl, manifests: str, say: Callable[[str], None]) -> None:
