@@ -11,7 +11,7 @@ from nightcap.contract.reports import Reason, State
 from nightcap.pcap.libpcap import PcapError
 from sidecar import interfaces, lifecycle, log
 from sidecar.capture import Recorder
-from sidecar.closing import Closing
+from sidecar.draining import Draining
 from sidecar.lifecycle import (
     Adjust,
     Begin,
@@ -58,12 +58,12 @@ class Captures:
         self._orders = Orders()
         # The orders that were acted on last.
         self._performed: dict[str, CaptureOrder] = {}
-        self._closing = Closing()
+        self._draining = Draining()
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is recorded or awaited."""
-        return not self.recorders and not self._closing
+        return not self.recorders and not self._draining
 
     @property
     def is_opening(self) -> bool:
@@ -75,12 +75,12 @@ class Captures:
         running = [
             stream for recorder in self.recorders.values() for stream in recorder.streams.values()
         ]
-        return running + self._closing.streams
+        return running + self._draining.streams
 
     def next_at(self, now: float) -> float:
         """When there is something to do, besides packets, by the monotonic clock."""
         wall = time.time()
-        moments = [self._closing.next_at()]
+        moments = [self._draining.next_at()]
         for recorder in self.recorders.values():
             moments.append(now + max(0.0, recorder.order.until - wall))
             moments += [
@@ -189,7 +189,7 @@ class Captures:
             order,
             self._local_port,
             self.streams,
-            lambda: self._closing.of(order.id),
+            lambda: self._draining.of(order.id),
             self._wake,
         )
         log.info("capture begun", capture=order.id, namespace=order.namespace, name=order.name)
@@ -212,7 +212,7 @@ class Captures:
         self._note_order(order)
         self._say_ended(spool, end.reason)
         self._stop_recorder(order.id, now)
-        spool.finished = not self._closing.of(order.id)
+        spool.finished = not self._draining.of(order.id)
         if news:
             log.info("capture finished", capture=order.id, reason=end.reason)
 
@@ -235,7 +235,7 @@ class Captures:
             spool.ledger.reported = False
             spool.ledger.end = None
         spool.say(spool.counted(State.FAILED, Reason.BAD_ORDERS, message))
-        spool.finished = not self._closing.of(capture_id)
+        spool.finished = not self._draining.of(capture_id)
 
     def _stop_recorder(self, capture_id: str, now: float) -> None:
         recorder = self.recorders.pop(capture_id, None)
@@ -247,12 +247,12 @@ class Captures:
             self._spool.news.notify_all()
         for stream in recorder.streams.values():
             self.pump.drop(stream)
-        self._closing.add(recorder, recorder.streams.values(), now)
+        self._draining.add(recorder, recorder.streams.values(), now)
 
     def _forget(self, capture_id: str) -> None:
         recorder = self.recorders.pop(capture_id, None)
         streams = list(recorder.streams.values()) if recorder else []
-        for stream in streams + self._closing.take(capture_id):
+        for stream in streams + self._draining.take(capture_id):
             self.pump.drop(stream)
             stream.discard()
         self._performed.pop(capture_id, None)
@@ -261,7 +261,7 @@ class Captures:
 
     def _close_drained(self, now: float) -> None:
         """Close the interfaces whose last packets have arrived."""
-        for capture_id in self._closing.finish(now):
+        for capture_id in self._draining.finish(now):
             spool = self._spool.captures.get(capture_id)
             if spool is None or capture_id in self.recorders:
                 continue

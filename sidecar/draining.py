@@ -6,7 +6,7 @@ from sidecar.capture import Recorder
 from sidecar.stream import NEVER, Stream
 
 
-class Closing:
+class Draining:
     """They are written and counted to the last, under whatever orders hold now."""
 
     def __init__(self) -> None:
