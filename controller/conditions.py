@@ -10,11 +10,11 @@ from typing import Any, Final
 from controller.injection import reasons_without_sidecar
 from controller.tally import Tally
 from controller.view import Judged, NamespaceView, PodReport
-from controller.wording import cut, names_of, timestamp
+from controller.wording import by_reason, cut, names_of, timestamp
 from nightcap.contract import keys
 from nightcap.contract.ceilings import Ceiling
 from nightcap.contract.objects import Pod
-from nightcap.contract.reports import Reason
+from nightcap.contract.reports import Reason, Report
 
 _SKEW_AHEAD_SECONDS: Final = 1.0
 # A report that waited in a retry looks like a clock that is behind.
@@ -195,11 +195,11 @@ def _recording(judged: Judged, tally: Tally, now: float) -> Condition:
 
 def _why(pods: Iterable[PodReport]) -> str:
     """What the pods said, and which of them."""
-    why: dict[str, list[str]] = {}
-    for item in pods:
-        said = item.report.message or str(item.report.reason)
-        why.setdefault(f"{item.report.reason or 'failed'} ({said[:200]})", []).append(item.pod_name)
-    return "; ".join(f"{names_of(names)}: {reason}" for reason, names in sorted(why.items()))
+
+    def reason(report: Report) -> str:
+        return f"{report.reason or 'failed'} ({(report.message or str(report.reason))[:200]})"
+
+    return by_reason((reason(item.report), item.pod_name) for item in pods)
 
 
 def _why_finished(finished: Iterable[PodReport]) -> tuple[str, str]:

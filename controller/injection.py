@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from controller.wording import names_of
+from controller.wording import by_reason
 from nightcap.contract import keys
 from nightcap.contract.coverage import (
     Coverage,
@@ -15,6 +15,7 @@ from nightcap.contract.coverage import (
     why_without_sidecar,
 )
 from nightcap.contract.objects import Namespace, Pod
+from nightcap.listing import first_of
 
 MOST_HELD_PODS: Final = 3
 HELD_SECONDS: Final = 60.0
@@ -88,12 +89,11 @@ def why_to_switch_off(held: Iterable[HeldPod], patience: Patience, now: float) -
     if len(late) <= patience.most_pods:
         return ""
     late.sort(key=lambda pod: (pod.since, pod.namespace, pod.name))
-    names = ", ".join(f"{pod.namespace}/{pod.name}" for pod in late[:_NAMED])
-    more = f" and {len(late) - _NAMED} more" if len(late) > _NAMED else ""
+    names = first_of([f"{pod.namespace}/{pod.name}" for pod in late], _NAMED)
     ((reason, _),) = Counter(pod.reason for pod in late).most_common(1)
     return (
         f"{len(late)} pods have waited {patience.seconds:.0f} s and longer for the container "
-        f"nightcap, which does not start ({reason}): {names}{more}"
+        f"nightcap, which does not start ({reason}): {names}"
     )
 
 
@@ -142,7 +142,4 @@ def missed_message(missed: Missed) -> str:
 
 def reasons_without_sidecar(pods: Iterable[Pod], namespace: Namespace | None) -> str:
     """Which pods of a namespace have no sidecar for which reason, each reason once."""
-    why: dict[str, list[str]] = {}
-    for pod in pods:
-        why.setdefault(why_without_sidecar(pod, namespace), []).append(pod.metadata.name)
-    return "; ".join(f"{names_of(names)}: {reason}" for reason, names in sorted(why.items()))
+    return by_reason((why_without_sidecar(pod, namespace), pod.metadata.name) for pod in pods)

@@ -1,8 +1,10 @@
 """Words and times as statuses carry them: short lists of names, cut messages, timestamps."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Final
+
+from nightcap.listing import first_of
 
 _LAST_SECOND: Final = 253402300799.0
 _NAMED: Final = 5
@@ -11,8 +13,19 @@ _MAX_MESSAGE: Final = 1500
 
 def names_of(names: Collection[str]) -> str:
     """The first few of many names, and how many there are besides."""
-    shown = ", ".join(sorted(names)[:_NAMED])
-    return shown if len(names) <= _NAMED else f"{shown} and {len(names) - _NAMED} more"
+    return first_of(sorted(names), _NAMED)
+
+
+def by_reason(named: Iterable[tuple[str, str]]) -> str:
+    """Which are so for which reason, each reason once, in the order of their text.
+
+    Args:
+        named: (reason, name).
+    """
+    why: dict[str, list[str]] = {}
+    for reason, name in named:
+        why.setdefault(reason, []).append(name)
+    return "; ".join(f"{names_of(names)}: {reason}" for reason, names in sorted(why.items()))
 
 
 def cut(text: str) -> str:

@@ -13,6 +13,7 @@ from nightcap.contract import keys
 from nightcap.contract.paths import ENV_COLLECTOR_CA
 from nightcap.contract.switch import INJECTION, OFF, SWITCH
 from nightcap.contract.uploads import COLLECTOR_PORT
+from nightcap.listing import first_of
 
 Object = Mapping[str, Any]
 
@@ -76,11 +77,10 @@ def check_nodes(nodes: Sequence[Object]) -> Line:
         if is_old and info.get("operatingSystem") != "windows":
             old.append(f"{node['metadata']['name']} ({info['kubeletVersion']})")
     if old:
-        shown = ", ".join(old[:_NAMED]) + (f" and {len(old) - _NAMED} more" * (len(old) > _NAMED))
         return Line(
             Mark.FAULT,
             f"kubelets before 1.{LEAST_KUBELET_MINOR} do not run native sidecars: an injected pod "
-            f"fails, or never starts, on {shown}",
+            f"fails, or never starts, on {first_of(old, _NAMED)}",
             f"upgrade these nodes; until then switch injection off: kubectl -n {SYSTEM} create "
             f"configmap {SWITCH} --from-literal={INJECTION}={OFF}",
         )

@@ -16,6 +16,7 @@ from nightcap.cli.options import (
     session_of,
 )
 from nightcap.cli.session import Session, dry_run_mark
+from nightcap.listing import first_of
 
 _SHOWN = 5
 
@@ -130,9 +131,8 @@ def _has_sidecar(pod: Any) -> bool:
 
 def _tell(namespace: str, what: str, pods: list[dict[str, Any]], *, restart: bool) -> None:
     names = sorted(pod["metadata"]["name"] for pod in pods)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     pods_are = "1 pod" if len(names) == 1 else f"{len(names)} pods"
-    _out.note(f"{pods_are} {what}:\n  {', '.join(names[:_SHOWN])}{more}")
+    _out.note(f"{pods_are} {what}:\n  {first_of(names, _SHOWN)}")
     if restart:
         for command in sorted(words.restarts(pods)):
             _out.note(f"  kubectl -n {namespace} {command}")

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from nightcap.cli.session import SYSTEM, Session
 from nightcap.cli.words import Line, Mark
+from nightcap.listing import first_of
 
 _IMAGE_VARIABLE: Final = "NIGHTCAP_SIDECAR_IMAGE"
 _WEBHOOK: Final = "nightcap-webhook"
@@ -92,12 +93,10 @@ def check_held(held: Sequence[Held]) -> Line:
     """Whether pods wait for the sidecar's container."""
     if not held:
         return Line(Mark.OK, "no pod waits for its sidecar")
-    names = ", ".join(map(str, held[:_NAMED]))
-    more = f" and {len(held) - _NAMED} more" if len(held) > _NAMED else ""
     return Line(
         Mark.FAULT,
         f"{len(held)} {'pod waits' if len(held) == 1 else 'pods wait'} for the container nightcap, "
-        f"image {held[0].image} ({held[0].reason}): {names}{more}",
+        f"image {held[0].image} ({held[0].reason}): {first_of(held, _NAMED)}",
         _FREE_THEM,
     )
 
