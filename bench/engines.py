@@ -155,7 +155,8 @@ class SidecarWorker(Engine):
         return (self._folder / "spool" / ".open").exists()
 
     def _counts(self) -> tuple[int, int]:
-        ledger = json.loads((self._folder / "spool" / CAPTURE / "state.json").read_text())
+        lines = (self._folder / "spool" / CAPTURE / "state.json").read_text().splitlines()
+        ledger = json.loads(lines[-1])
         return ledger["packets"], ledger["dropped"]
 
     def files(self) -> list[Path]:

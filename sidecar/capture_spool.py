@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from nightcap.contract.reports import Reason, Report, State
 from nightcap.contract.uploads import quote_interface
-from sidecar import ledger, log
-from sidecar.ledger import Ledger
+from sidecar import log
+from sidecar.ledger import Ledger, LedgerFile
 from sidecar.segment import Segment
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class CaptureSpool:
         self.id = capture_id
         self.folder = f"{spool.root}/{capture_id}"
         self.ledger = Ledger()
+        self._file = LedgerFile(self.folder)
         # A capture that is resumed after its entry went has no ledger any more, and its collector
         # passes over numbers that are not higher than those it knows.
         self.ledger.report_seq = int(time.time()) * _REPORT_BLOCK
@@ -84,8 +85,11 @@ class CaptureSpool:
             # The number is used up on disk before a byte can reach the collector under it.
             self.save()
             path = self.path(segment)
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            try:
+                fd = _create(path)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                fd = _create(path)
             self.segments.append(segment)
             return segment, fd
 
@@ -287,14 +291,14 @@ class CaptureSpool:
     def load(self) -> None:
         """Read the ledger, if there is one that can be read."""
         try:
-            self.ledger = ledger.read(self.folder)
+            self.ledger = self._file.read()
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError, KeyError) as error:
             log.error("state cannot be read, counting anew", capture=self.id, error=error)
 
     def save(self) -> None:
-        """Write the ledger, by rename.
+        """Write the ledger.
 
         Raises:
             OSError: the spool takes no file.
@@ -302,8 +306,7 @@ class CaptureSpool:
         if self.forgotten:
             return  # an answer that came late must not bring the folder back
         book, status = self.ledger, self.status
-        ledger.write(
-            self.folder,
+        self._file.write(
             book,
             received=max(book.received, status.received),
             dropped=max(book.dropped, status.dropped),
@@ -316,6 +319,11 @@ class CaptureSpool:
             self.save()
         except OSError as error:
             log.error("state cannot be written", capture=self.id, error=error)
+
+
+def _create(path: str) -> int:
+    """A new file, open for writing."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
 
 def remove_tree(folder: str) -> None:

@@ -25,7 +25,9 @@ def segments(pod: Pod, capture: str = ID, interface: str = "eth0") -> list[Path]
 
 
 def ledger(pod: Pod, capture: str = ID) -> dict[str, object]:
-    value: dict[str, object] = json.loads((pod.spool / capture / "state.json").read_text())
+    """What was written last; a line of its own."""
+    lines = (pod.spool / capture / "state.json").read_text().splitlines()
+    value: dict[str, object] = json.loads(lines[-1])
     return value
 
 

@@ -110,8 +110,8 @@ class SoakPod:
     def is_shipped(self, capture: str) -> bool:
         """Whether the last report was accepted, so that nothing is left in the spool."""
         try:
-            ledger = json.loads((self.spool / capture / "state.json").read_text())
-        except (FileNotFoundError, ValueError):
+            ledger = json.loads((self.spool / capture / "state.json").read_text().splitlines()[-1])
+        except (FileNotFoundError, ValueError, IndexError):
             return False
         return bool(ledger["reported"])
 

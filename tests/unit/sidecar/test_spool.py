@@ -1,6 +1,6 @@
-import json
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nightcap.contract.orders import Limit
 from nightcap.contract.reports import Gap, Lost, Reason, State
 from nightcap.pcap.formats import Header, Record, pack_header, pack_record, scan
+from sidecar.ledger import Ledger, LedgerFile
 from sidecar.lifecycle import End
 from sidecar.recovery import mend
 from sidecar.segment import Segment
@@ -33,6 +34,10 @@ def write(capture: CaptureSpool, *sizes: int, complete: bool = True) -> Segment:
     if complete:
         capture.complete(segment, len(data), len(sizes))
     return segment
+
+
+def read(capture: CaptureSpool) -> Ledger:
+    return LedgerFile(capture.folder).read()
 
 
 def files(root: Path) -> list[str]:
@@ -94,13 +99,51 @@ def test_an_end_survives_but_not_that_the_pod_was_going(tmp_path: Path) -> None:
     assert not last.ledger.reported
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"v":1,"packets":"x"}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"v":1,"packets":"x"}', "\x00", "\n\n", "{\n[]"]
+)
 def test_a_broken_ledger_is_counted_anew(tmp_path: Path, text: str) -> None:
     write(Spool(str(tmp_path), 10**9).capture(CAPTURE), 60, 61)
     (tmp_path / CAPTURE / "state.json").write_text(text)
     again = reopened(tmp_path)
     assert again.ledger.packets == 2
     assert again.ledger.next_seq == {"eth0": 1}
+
+
+def test_a_ledger_in_full_swing_is_added_to_and_now_and_then_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
+    path = tmp_path / CAPTURE / "state.json"
+    write(capture, 60)
+    first = path.stat().st_ino
+    lines = len(path.read_text().splitlines())
+    for _ in range(10):
+        write(capture, 60)
+    assert path.stat().st_ino == first
+    assert len(path.read_text().splitlines()) == lines + 20
+    assert read(capture).packets == 11
+    now += 1.0
+    capture.save()
+    assert path.stat().st_ino != first
+    assert len(path.read_text().splitlines()) == 1
+    assert read(capture).packets == 11
+
+
+@pytest.mark.parametrize("torn", ["\n", '\n{"v": 1, "pack', "\n\x00\x00\x00", '\n{"v"\n{'])
+def test_a_torn_line_takes_only_itself(tmp_path: Path, torn: str) -> None:
+    capture = Spool(str(tmp_path), 10**9).capture(CAPTURE)
+    write(capture, 60, 61)
+    path = tmp_path / CAPTURE / "state.json"
+    whole = path.read_text()
+    path.write_text(whole + torn)
+    assert read(capture).packets == 2
+    capture.ledger.packets = 9
+    capture.save()
+    assert path.read_text().startswith(whole + torn + "\n")
+    assert read(capture).packets == 9
 
 
 def test_strange_files_are_left_alone(tmp_path: Path) -> None:
@@ -281,7 +324,6 @@ def test_a_disowned_capture_keeps_only_that_it_is(tmp_path: Path) -> None:
     write(capture, 60)
     capture.ledger.gone = True
     capture.drop_all()
-    assert json.loads((tmp_path / CAPTURE / "state.json").read_text())["gone"] is True
     assert files(tmp_path) == []
     assert reopened(tmp_path).ledger.gone
 
