@@ -1,6 +1,7 @@
 """The C half of the pump (`pump.c`), by ctypes: waits for packets and writes them."""
 
 import ctypes
+import errno
 import math
 import os
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ UNLIMITED: Final = 2**62
 _NO_FILE: Final = -1
 MARKS: Final = 32
 """So many ends of records are remembered between two decisions."""
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _POLLIN: Final = 1
 _NEVER: Final = 2**63 - 1
 _SIGNATURES: Final = (
@@ -54,6 +56,7 @@ class Inlet(ctypes.Structure):
         ("limit", c_uint64),
         ("mark_bytes", c_uint64),
         ("marked", c_uint64),
+        ("missed", c_uint64),
         ("marks", c_uint64 * MARKS),
         ("flush_at", c_int64),
         ("end_at", c_int64),
@@ -68,6 +71,7 @@ class Inlet(ctypes.Structure):
     packets: int
     told: int
     held: int
+    missed: int
     limit: int
     marks_made: int
     file: int
@@ -123,8 +127,23 @@ class Inlet(ctypes.Structure):
         self._pump.pump_take(ctypes.byref(self))
 
     def flush(self) -> bool:
-        """Hand everything to the file system; False when it did not take it all."""
+        """Hand everything to the file system; False when it did not take it all.
+
+        Then nothing of it is in the file, but in one that `is_pipe`, and no packet is taken before
+        `retry`.
+        """
         return bool(self._pump.pump_flush(ctypes.byref(self)) == 0)
+
+    def retry(self) -> bool:
+        """Go on after there was no room; False when that was not why nothing could be written."""
+        if self.error in _NO_ROOM:
+            self.error = 0
+        return self.error == 0
+
+    def pop_missed(self) -> int:
+        """Packets that were let in and found no place since the last time."""
+        missed, self.missed = self.missed, 0
+        return missed
 
     def close(self) -> None:
         """Close the file; what is not flushed is lost."""

@@ -14,6 +14,7 @@
 #define TURN 4096 /* packets of one interface, then it is the next one's turn */
 #define MARKS 32
 #define SECOND 1000000000
+#define HEAD 16 /* of a record in a file */
 #define LOST -1
 #define BROKEN -2
 
@@ -47,6 +48,7 @@ struct stream {
     uint64_t told;               /* the position up to which readers were let */
     uint64_t limit;              /* from this position on the segment is full */
     uint64_t mark_bytes, marked; /* ends of records are remembered so far apart; the last one */
+    uint64_t missed;             /* packets that no place was found for */
     uint64_t marks[MARKS];
     int64_t flush_at, end_at; /* when readers want to have it, when the segment is too old */
     uint32_t marks_made;
@@ -57,17 +59,29 @@ struct stream {
     int32_t error;     /* errno of a write: the file takes no more */
 };
 
-/* Write what is held, and a record behind it: a file grows by whole records. */
-static int spill(struct stream *s, const void *head, size_t head_size, const void *data,
-                 size_t size) {
-    struct iovec parts[] = {{s->buffer, s->held}, {(void *)head, head_size}, {(void *)data, size}};
+/* Take back what was written of a part, so that the file ends with a whole one. */
+static void take_back(struct stream *s) {
+    off_t end = (off_t)(s->position - s->held);
+    if (lseek(s->file, end, SEEK_SET) != end || ftruncate(s->file, end))
+        s->error = EIO; /* whatever it was: nothing may be written behind that */
+}
+
+/* Write what is held, and the first `more` bytes of a record behind it; all of it, or nothing. */
+static int spill(struct stream *s, const uint32_t *head, const unsigned char *data, size_t more) {
+    size_t of_head = more < HEAD ? more : HEAD;
+    struct iovec parts[] = {
+        {s->buffer, s->held}, {(void *)head, of_head}, {(void *)data, more - of_head}};
     int first = 0;
     while (first < 3) {
         ssize_t done = writev(s->file, parts + first, 3 - first);
         if (done < 0 && errno == EINTR && !s->is_pipe)
             continue;
-        if (done < 0)
-            return s->error = errno, -1;
+        if (done < 0) {
+            s->error = errno;
+            if (!s->is_pipe)
+                take_back(s);
+            return -1;
+        }
         while (first < 3 && (size_t)done >= parts[first].iov_len)
             done -= (ssize_t)parts[first++].iov_len;
         if (first < 3) {
@@ -81,7 +95,7 @@ static int spill(struct stream *s, const void *head, size_t head_size, const voi
 
 /* Hand everything to the file system; 0, or -1 when it did not take it all. */
 int pump_flush(struct stream *s) {
-    return s->error || (s->held && spill(s, 0, 0, 0, 0)) ? -1 : 0;
+    return s->error || (s->held && spill(s, 0, 0, 0)) ? -1 : 0;
 }
 
 static int is_full(const struct stream *s) {
@@ -92,14 +106,21 @@ static int is_full(const struct stream *s) {
 static void keep(unsigned char *user, const struct packet *p, const unsigned char *data) {
     struct stream *s = (struct stream *)user;
     uint32_t head[] = {(uint32_t)p->time.tv_sec, (uint32_t)p->time.tv_usec, p->kept, p->length};
-    uint64_t size = sizeof head + p->kept;
-    if (size <= s->room - s->held) {
-        memcpy(s->buffer + s->held, head, sizeof head);
-        memcpy(s->buffer + s->held + sizeof head, data, p->kept);
-        s->held += size;
-    } else {
-        spill(s, head, sizeof head, data, p->kept);
+    uint64_t size = HEAD + p->kept;
+    /* Writes end where a multiple of the buffer's size ends in the file: that takes few large folios
+     * of the file system, and else it is many small ones. */
+    uint64_t end = s->position + size, whole = end - end % s->room;
+    size_t gone = whole > s->position ? whole - s->position : 0;
+    if (s->error || (gone && spill(s, head, data, gone))) {
+        s->missed++;
+        s->pcap->breakloop(s->handle);
+        return;
     }
+    size_t of_head = gone < HEAD ? gone : HEAD;
+    memcpy(s->buffer + s->held, (char *)head + of_head, HEAD - of_head);
+    s->held += HEAD - of_head;
+    memcpy(s->buffer + s->held, data + (gone - of_head), p->kept - (gone - of_head));
+    s->held += p->kept - (gone - of_head);
     s->budget->packets--;
     /* A segment counts from its first packet on, and then with its header. */
     s->budget->bytes -= (int64_t)(s->packets ? size : size + s->position);

@@ -41,6 +41,11 @@ def ring_bytes(taken: Sequence[int], wanted: int) -> int:
     return size if size <= left else 0
 
 
+def _power_of_two(most: int) -> int:
+    """The highest that is not above: so large are the pages that a write can get."""
+    return 1 << (most.bit_length() - 1)
+
+
 class SpoolFull(Exception):
     """The spool takes no more bytes."""
 
@@ -76,7 +81,7 @@ class Stream:
             budget,
             mark_bytes=MARK_BYTES,
             # Small where the ring is: with many of them it counts.
-            buffer_bytes=min(BUFFER_BYTES, live.ring_bytes // 16),
+            buffer_bytes=_power_of_two(min(BUFFER_BYTES, live.ring_bytes // 16)),
         )
         self._budget = budget
         self._order = order
@@ -161,14 +166,18 @@ class Stream:
         self._plan(now + FLUSH_SECONDS)
 
     def _hand_over(self, segment: Segment) -> None:
-        """Let readers have what was written.
+        """Let readers have what was written; where the disk is full, for the oldest segments.
 
         Raises:
             SpoolFull: it was not taken; the segment is given up.
         """
-        if not self.inlet.flush():
-            self._give_up(segment)
-            raise SpoolFull("the spool takes no more bytes")
+        while not self.inlet.flush():
+            missed = self.inlet.pop_missed()
+            self._taken += missed
+            self._count_dropped(missed)
+            if not (self.inlet.retry() and self._spool.spool.make_room()):
+                self._give_up(segment)
+                raise SpoolFull("the spool takes no more bytes")
         self.inlet.told = self.inlet.position
         self._spool.grow(segment, self.inlet.position, self.inlet.pop_marks())
 
@@ -193,9 +202,12 @@ class Stream:
             log.error("segment cannot be mended", capture=self._spool.id, error=error)
             scan = None
         kept = scan.packets if scan else 0
-        with self._spool.spool.lock:
-            self._spool.ledger.dropped += packets - kept
+        self._count_dropped(packets - kept)
         self._spool.complete(segment, scan.end if scan else 0, kept)
+
+    def _count_dropped(self, packets: int) -> None:
+        with self._spool.spool.lock:
+            self._spool.ledger.dropped += packets
 
     def _reset(self) -> tuple[int, int]:
         """Have no segment any more; returns the bytes and packets of the one that was."""

@@ -1,6 +1,8 @@
 """The C half of the pump, with real libpcap reading from files as its source of packets."""
 
 import ctypes
+import errno
+import hashlib
 import io
 import os
 import subprocess
@@ -23,6 +25,8 @@ from tests.netns.built import compile_pump
 
 HEADER = Header(linktype=1, snaplen=262144, nanoseconds=True)
 RECORD_HEADER = formats.RECORD_HEADER_BYTES
+NOISE = hashlib.shake_128(b"noise").digest(2**19)
+"""What packets hold: no two bytes after each other are the same for long."""
 WITH_ADDRESSES = "NIGHTCAP_TEST_PUMP_ADDRESSES"
 """Set in the child that looks at addresses, which has the sanitizer loaded ahead of all else."""
 
@@ -40,7 +44,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def records(sizes: list[int]) -> list[bytes]:
     return [
-        pack_record(HEADER, Record(10**18 + number, size + 1, bytes([number % 256]) * size))
+        pack_record(HEADER, Record(10**18 + number, size + 1, NOISE[number : number + size]))
         for number, size in enumerate(sizes)
     ]
 
@@ -86,6 +90,18 @@ def folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@pytest.fixture
+def small_disk() -> Iterator[Path]:
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    with TemporaryDirectory() as folder:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
+        try:
+            yield Path(folder)
+        finally:
+            subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 @given(
     sizes=st.lists(st.integers(0, 300) | st.sampled_from([1400, 65535, 262144]), max_size=400),
     limit=st.sampled_from([100, 4096, BUFFER_BYTES, 10**6]),
@@ -99,11 +115,6 @@ def test_every_record_is_in_one_segment_as_it_was(sizes: list[int], limit: int) 
             files.append(source.begin())
             source.inlet.limit = limit
             source.inlet.take()
-            # What is in the file before it is flushed is whole, too: so a killed worker leaves it.
-            before = files[-1].read_bytes()
-            if before:
-                scan = formats.scan(io.BytesIO(before))
-                assert (scan.damage, scan.end) == ("", len(before))
             packets, position = source.inlet.packets, source.inlet.position
             source.end()
             data = files[-1].read_bytes()
@@ -123,6 +134,49 @@ def test_every_record_is_in_one_segment_as_it_was(sizes: list[int], limit: int) 
                 size += last
                 at += 1
             assert size == len(data) + formats.HEADER_BYTES
+
+
+@given(
+    sizes=st.lists(st.integers(0, 2000) | st.sampled_from([65535, 262144]), max_size=300),
+    flushes=st.lists(st.booleans(), max_size=20),
+    buffer=st.sampled_from([16 * 2**10, BUFFER_BYTES]),
+)
+def test_writes_end_at_multiples_of_the_buffer(
+    sizes: list[int], flushes: list[bool], buffer: int
+) -> None:
+    written_in_pieces(sizes, flushes, buffer)
+
+
+@pytest.mark.parametrize("before_it", range(RECORD_HEADER + 2))
+def test_a_write_may_end_within_a_header(before_it: int) -> None:
+    buffer = 16 * 2**10
+    first = buffer - formats.HEADER_BYTES - RECORD_HEADER - before_it
+    written_in_pieces([first, 100, 0, buffer], [], buffer)
+
+
+def written_in_pieces(sizes: list[int], flushes: list[bool], buffer: int) -> None:
+    """Take records in small turns, flush after some, and look at the file all the time."""
+    whole = records(sizes)
+    with TemporaryDirectory() as name:
+        source = a_source(Path(name), b"".join(whole), buffer_bytes=buffer, mark_bytes=1000)
+        path = source.begin()
+        flushed = 0
+        for flush in [*flushes, *[False] * len(sizes)]:
+            source.inlet.take()
+            source.inlet.pop_marks()
+            written = path.stat().st_size
+            assert written % buffer == 0 or written == flushed
+            assert source.inlet.position - written < buffer
+            if flush:
+                assert source.inlet.flush()
+                flushed = source.inlet.position
+        # A worker that is killed here leaves a record that is torn, and all before it.
+        left = path.read_bytes() or pack_header(HEADER)
+        scan = formats.scan(io.BytesIO(left))
+        assert len(left) - scan.end < RECORD_HEADER + max(sizes, default=0)
+        assert b"".join(whole).startswith(left[formats.HEADER_BYTES : scan.end])
+        source.end()
+        assert path.read_bytes() == pack_header(HEADER) + b"".join(whole)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +215,45 @@ def test_a_file_that_takes_no_more_is_noticed_and_what_came_is_counted(folder: P
     source = a_source(folder, b"".join(records([1400] * 100)))
     source.inlet.begin(os.open("/dev/full", os.O_WRONLY))
     source.inlet.take()
-    assert source.inlet.error
-    assert 1400 * source.inlet.packets > BUFFER_BYTES
+    # A device cannot be cut, and so nothing may be written behind what it may have taken.
+    assert source.inlet.error == errno.EIO
+    assert source.inlet.packets == BUFFER_BYTES // (1400 + RECORD_HEADER)
+    assert source.inlet.pop_missed() == 1
+    assert source.inlet.pop_missed() == 0
     assert not source.inlet.flush()
     assert source.inlet.is_due(time.monotonic())
+    assert not source.inlet.retry()
+
+
+@pytest.mark.parametrize("free_pages", [0, 1, 7, 15, 16, 17, 40])
+def test_where_there_was_no_room_it_goes_on_when_there_is(
+    small_disk: Path, folder: Path, free_pages: int
+) -> None:
+    whole = records([1400] * 200)
+    source = a_source(folder, b"".join(whole))
+    source.folder = small_disk
+    path = source.begin()
+    free = os.statvfs(small_disk).f_bavail
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes((free - free_pages) * 4096))
+    while True:
+        source.inlet.take()
+        if not source.inlet.error:
+            break
+        assert source.inlet.error == errno.ENOSPC
+        # Nothing of what was not taken whole is there.
+        assert path.stat().st_size == source.inlet.position - source.inlet.held
+        ballast.unlink(missing_ok=True)
+        assert source.inlet.retry()
+        assert source.inlet.flush()
+    missed = source.inlet.pop_missed()
+    assert (source.inlet.packets, missed) == (199, 1)
+    source.end()
+    found = path.read_bytes()
+    assert formats.scan(io.BytesIO(found)).damage == ""
+    before = free_pages * 4096 // BUFFER_BYTES * BUFFER_BYTES
+    lost = (before + BUFFER_BYTES - formats.HEADER_BYTES) // (1400 + RECORD_HEADER)
+    assert found == pack_header(HEADER) + b"".join(whole[:lost] + whole[lost + 1 :])
 
 
 def test_a_source_that_breaks_is_lost_after_its_last_whole_packet(folder: Path) -> None:
