@@ -130,7 +130,7 @@ def install(
     wait_for("the webhook's caBundle", lambda: _has_ca_bundle(kubectl), 60)
     # Ready pods are not yet known to the proxies of all nodes: until then the API server cannot
     # call the webhook, and pods would go without sidecar.
-    wait_for("an answer of the webhook", lambda: _is_webhook_called(kubectl), 60)
+    wait_for("an answer of the webhook", lambda: is_webhook_called(kubectl), 60)
 
 
 def refuse_foreign_calico(kubectl: Kubectl) -> None:
@@ -151,7 +151,7 @@ def _has_ca_bundle(kubectl: Kubectl) -> bool:
     return all(entry["clientConfig"].get("caBundle") for entry in configuration["webhooks"])
 
 
-def _is_webhook_called(kubectl: Kubectl) -> bool:
+def is_webhook_called(kubectl: Kubectl) -> bool:
     """Whether a filter is refused that only the webhook can know to be none."""
     try:
         kubectl.run("create", "--dry-run=server", "-f", "-", stdin=_BAD_CAPTURE)

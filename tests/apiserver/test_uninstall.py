@@ -1,4 +1,4 @@
-"""What removing Nightcap by kubectl alone leaves, and who may write orders then."""
+"""What is there before the webhook is called, and what removing by kubectl alone leaves."""
 
 import json
 from collections.abc import Iterator
@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from demo.installation import is_webhook_called
+from demo.kubectl import Kubectl
 from nightcap.contract import keys
 from nightcap.kube import paths
 from nightcap.kube.client import MERGE_PATCH
 from nightcap.kube.errors import Forbidden
 from tests.apiserver.private import BASE, PrivateApi
 from tests.apiserver.site import bare_pod, eventually
+from tests.cluster import programs
 
 DEVELOPER = {"Impersonate-User": "developer"}
 OURS = "mutatingwebhookconfigurations,validatingwebhookconfigurations,validatingadmissionpolicies,\
@@ -84,13 +87,20 @@ def remove(api: PrivateApi, *selector: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_an_installation_is_not_ready_before_the_webhook_is_called(api: PrivateApi) -> None:
+    """All objects are there, and nobody behind them: filters that are none are let through."""
+    binary = programs.program(programs.KUBERNETES, "kubectl")
+    assert not is_webhook_called(Kubectl(str(binary), api.kubeconfig))
+
+
 def test_orders_stay_guarded_until_the_policy_is_removed_last(api: PrivateApi) -> None:
     eventually("the policy is in force", lambda: "written by" in why_refused(api, ORDERS))
     remove(api, "-l", "nightcap.dev/remove!=last")
-    assert left(api) == GUARD
+    # Kinds of objects go behind the answer, when their objects are gone.
+    eventually("only the guard is left", lambda: left(api) == GUARD)
     assert "written by the Nightcap controller alone" in why_refused(api, ORDERS)
     remove(api)
-    assert left(api) == set()
+    eventually("nothing is left", lambda: left(api) == set())
     # Said in docs/operations.md: with the policy the guard goes, as long as pods have sidecars.
     eventually("nobody is refused", lambda: not why_refused(api, ORDERS))
     pod = json.loads(api.client.request("GET", paths.pod("shop", "web")))
