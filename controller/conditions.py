@@ -13,6 +13,7 @@ from controller.view import Judged, NamespaceView, PodReport
 from controller.wording import by_reason, cut, names_of, timestamp
 from nightcap.contract import keys
 from nightcap.contract.ceilings import Ceiling
+from nightcap.contract.coverage import LEFT_OUT, coverage_of
 from nightcap.contract.objects import Pod
 from nightcap.contract.reports import Reason, Report
 
@@ -110,6 +111,8 @@ def _covered(tally: Tally, view: NamespaceView) -> Condition:
         )
     reasons = reasons_without_sidecar(tally.bare, view.namespace)
     message = f"{len(tally.bare)} of {len(tally.matching)} pods have no sidecar; {reasons}"
+    if all(coverage_of(pod, view.namespace) in LEFT_OUT for pod in tally.bare):
+        return Condition("PodsCovered", "False", "PodsLeftOut", cut(message))
     return Condition("PodsCovered", "False", "PodsWithoutSidecar", cut(message))
 
 

@@ -31,7 +31,8 @@ _WARNED_OF: Final = frozenset(
     {"Valid", "WithinCeiling", "PodsCovered", "Reporting", "Storing", "ClocksAgree"}
 )
 """Conditions that should be True: AnnotationsValid is told where the annotation is."""
-
+MEANT_SO: Final = frozenset({"PodsLeftOut"})
+"""Reasons why one of them is False that nobody has to be warned of."""
 
 _WARNED_WHEN: Final = frozenset(
     {("Recording", "PodsFailed"), ("Recording", "PodsInTrouble"), ("Complete", "BacklogLost")}
@@ -63,8 +64,12 @@ def _of_status(action: UpdateStatus) -> Iterator[RecordEvent]:
         old = before.get(kind, {})
         reason, message = str(condition["reason"]), str(condition["message"])
         is_new = old.get("reason") != reason
-        if kind in _WARNED_OF:
-            if condition["status"] == "False" and old.get("status") != "False":
+        if reason in MEANT_SO:
+            if is_new:
+                yield _normal(action.capture, reason, message, "Capture")
+        elif kind in _WARNED_OF:
+            was_told = old.get("status") == "False" and old.get("reason") not in MEANT_SO
+            if condition["status"] == "False" and not was_told:
                 yield _warning(action.capture, reason, message)
         elif kind == "Recording" and is_new and reason in SAID_OF_RECORDING:
             yield _normal(action.capture, SAID_OF_RECORDING[reason], message, "Capture")

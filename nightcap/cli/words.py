@@ -37,6 +37,7 @@ _ADVICE: Final[Mapping[str, str]] = {
         "compare the selection with: kubectl -n {namespace} get pods --show-labels; pods that "
         "come later are captured from their first packet"
     ),
+    "PodsLeftOut": "nothing, if it is meant so; the other pods are captured",
     "PodsWithoutSidecar": "kubectl nightcap enable {namespace} says which pods to restart",
     "InjectionOff": "kubectl nightcap doctor says how to turn it on again",
     "NoCollector": "kubectl nightcap doctor",
@@ -58,6 +59,7 @@ _FOLLOWS_AN_ANNOTATION: Final = (
     "or namespace)"
 )
 _ENDED: Final = frozenset({"TimeOver", "PodsFinished", "LimitReached", "Suspended"})
+_NO_FAULT: Final = _ENDED | {"PodsLeftOut"}
 # A capture that goes on is not complete, and one that nobody has to report on is silent:
 # neither is news.
 _NO_NEWS: Final = frozenset({"NotEnded", "Shipping", "NothingToReport", "Ordered"})
@@ -126,7 +128,7 @@ def explain(capture: Mapping[str, Any], now: float) -> list[Line]:
             "Scheduled",
             "PodsFinished",
         }:
-            mark = Mark.NOTE if reason in _ENDED else Mark.FAULT
+            mark = Mark.NOTE if reason in _NO_FAULT else Mark.FAULT
             advice = _ADVICE.get(reason, "").format(**names)
             if reason == "Suspended" and keys.SOURCE in (metadata.get("labels") or {}):
                 advice = _FOLLOWS_AN_ANNOTATION

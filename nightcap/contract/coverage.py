@@ -84,6 +84,11 @@ class Coverage(StrEnum):
     """It should have one, as far as the pod and its namespace show."""
 
 
+LEFT_OUT: Final = frozenset(
+    {Coverage.HOST_NETWORK, Coverage.WINDOWS, Coverage.STATIC, Coverage.OPTED_OUT}
+)
+"""Somebody wants these so, or nobody can change it: no restart brings them a sidecar."""
+
 SENTENCES: Final[Mapping[Coverage, str]] = MappingProxyType(
     {
         Coverage.HOST_NETWORK: "on the node's own network (hostNetwork), which is never captured",

@@ -78,6 +78,14 @@ def test_nothing_captured_says_why_and_what_to_do() -> None:
     assert why.advice == "kubectl nightcap enable shop says which pods to restart"
 
 
+def test_pods_that_are_left_out_on_purpose_are_no_fault() -> None:
+    said = "1 of 3 pods have no sidecar; web-3: opted out by the pod's label"
+    capture = a_capture(conditions=[a_condition("PodsLeftOut", said)])
+    verdict, note = explain(capture, NOW)
+    assert (verdict.mark, note.mark, note.text) == (Mark.OK, Mark.NOTE, said)
+    assert "the other pods are captured" in note.advice
+
+
 def test_unknown_of_a_collector_is_news_too() -> None:
     capture = a_capture(conditions=[a_condition("NoCollector", "no collector is ready", "Unknown")])
     assert [line.mark for line in explain(capture, NOW)] == [Mark.OK, Mark.FAULT]

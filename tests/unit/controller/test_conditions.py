@@ -38,40 +38,57 @@ def windows_pod():
 
 
 @pytest.mark.parametrize(
-    ("pod", "namespace", "says"),
+    ("pod", "namespace", "reason", "says"),
     [
-        pytest.param(a_pod(injected=False), a_namespace(), "restart them", id="older than opt-in"),
         pytest.param(
-            a_pod(injected=False), a_namespace(enabled=False), "not opted in", id="not opted in"
+            a_pod(injected=False),
+            a_namespace(),
+            "PodsWithoutSidecar",
+            "restart them",
+            id="older than opt-in",
+        ),
+        pytest.param(
+            a_pod(injected=False),
+            a_namespace(enabled=False),
+            "PodsWithoutSidecar",
+            "not opted in",
+            id="not opted in",
         ),
         pytest.param(
             a_pod(injected=False, labels={keys.INJECT: "disabled"}),
             a_namespace(),
+            "PodsLeftOut",
             "opted out",
             id="opted out",
         ),
         pytest.param(
-            a_pod(injected=False, host_network=True), a_namespace(), "hostNetwork", id="host"
+            a_pod(injected=False, host_network=True),
+            a_namespace(),
+            "PodsLeftOut",
+            "hostNetwork",
+            id="host",
         ),
-        pytest.param(windows_pod(), a_namespace(), "Windows", id="windows"),
+        pytest.param(windows_pod(), a_namespace(), "PodsLeftOut", "Windows", id="windows"),
         pytest.param(
             a_pod(injected=False, annotations={"kubernetes.io/config.mirror": "x"}),
             a_namespace(),
+            "PodsLeftOut",
             "static pods",
             id="mirror",
         ),
         pytest.param(
             a_pod(injected=False),
             a_namespace(labels={"pod-security.kubernetes.io/enforce": "restricted"}),
+            "PodsWithoutSidecar",
             "restricted",
             id="restricted",
         ),
     ],
 )
-def test_a_pod_without_sidecar_is_named_with_the_reason(pod, namespace, says):
+def test_a_pod_without_sidecar_is_named_with_the_reason(pod, namespace, reason, says):
     view = a_view([a_capture()], [pod, a_pod("fine")], namespace=namespace)
     found = condition(status_of(view), "PodsCovered")
-    assert (found["status"], found["reason"]) == ("False", "PodsWithoutSidecar")
+    assert (found["status"], found["reason"]) == ("False", reason)
     assert f"1 of 2 pods have no sidecar; {pod.metadata.name}: " in found["message"]
     assert says in found["message"]
 
@@ -82,8 +99,13 @@ def test_a_pod_without_sidecar_is_named_with_the_reason(pod, namespace, says):
         ([], ("Unknown", "NoMatchingPods")),
         ([a_pod()], ("True", "AllInjected")),
         ([a_pod(), a_pod("b", injected=False)], ("False", "PodsWithoutSidecar")),
+        ([a_pod(), a_pod("b", injected=False, host_network=True)], ("False", "PodsLeftOut")),
+        (
+            [a_pod(injected=False), a_pod("b", injected=False, host_network=True)],
+            ("False", "PodsWithoutSidecar"),
+        ),
     ],
-    ids=["none", "all", "some"],
+    ids=["none", "all", "some", "meant so", "meant so and not"],
 )
 def test_pods_covered(pods, expected):
     assert outcome(status_of(a_view([a_capture()], pods)), "PodsCovered") == expected

@@ -125,6 +125,16 @@ def test_what_somebody_should_look_at_is_a_warning_and_said_once(capture, pods, 
     assert town.look(NOW + 10) == []
 
 
+def test_pods_that_are_left_out_on_purpose_are_no_warning_and_hide_none():
+    town = Town([a_capture("dns")], [a_pod("web-1", injected=False, host_network=True)])
+    said = [event for event in town.look(NOW) if event[1].startswith("Pods")]
+    assert said == [("Normal", "PodsLeftOut", "dns")]
+    assert town.look(NOW + 10) == []
+    town.view = replace(town.view, pods=(*town.view.pods, a_pod("web-2", injected=False)))
+    said = [event for event in town.look(NOW + 20) if event[1].startswith("Pods")]
+    assert said == [("Warning", "PodsWithoutSidecar", "dns")]
+
+
 def test_an_expired_capture_leaves_word():
     town = Town([a_capture("dns", duration="60s", ttlAfterFinished="10s")], [])
     (event,) = told_by(DeleteCapture(REF), town.memory)
