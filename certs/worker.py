@@ -6,8 +6,10 @@ what was registered for a connection that is readable, `notify` and `murder_pend
 once a second; a kept-alive connection is in `keepalived_conns` (in order of its `timeout`), one
 that is waited for in `pending_conns`, and both are counted in `nr_conns`; `handle` runs in a
 thread of `tpool`, a ThreadPoolExecutor, its result is given to `finish_request` in the loop's
-thread, and True means that the connection goes on; at SIGTERM the arbiter closes its copy of the
-listener and tells the worker, which goes on accepting on its own copy for as long as it likes.
+thread, and True means that the connection goes on; `_cap_keepalive` is called when the loop has
+ended, with the time until which kept-alive connections stay; at SIGTERM the arbiter closes its
+copy of the listener and tells the worker, which goes on accepting on its own copy for as long as
+it likes.
 """
 
 import contextlib
@@ -76,6 +78,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     """
 
     _stop_at: float | None = None
+    _stay_until = float("inf")
     _looked_at = 0.0
 
     def get_thread_pool(self) -> Any:
@@ -240,7 +243,7 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
 
     def _watch(self, conn: Connection, until: float, on_readable: Callable[[Any], None]) -> None:
         """Wait for a connection without a thread."""
-        conn.timeout = until
+        conn.timeout = min(until, self._stay_until)
         try:
             self.poller.register(conn.sock, selectors.EVENT_READ, on_readable)
         except (OSError, KeyError, ValueError):  # cut meanwhile
@@ -273,6 +276,13 @@ class DrainingWorker(ThreadWorker):  # type: ignore[misc]
     def _close(self, conn: Connection) -> None:
         self.nr_conns -= 1
         conn.close()
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """Nor does a handshake or a head that is half there keep a server from its end."""
+        super()._cap_keepalive(deadline)
+        self._stay_until = deadline
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)
 
     def murder_pending(self) -> None:
         """Close those that were waited for in vain; gunicorn takes them to be in order of that."""

@@ -1,6 +1,7 @@
 """A program as webhook and retrieval are, with API, PORT, DIR and DRAIN as arguments.
 
-SERVED_PATIENCE in the environment is how many seconds it waits for slow clients, SERVED_HURRY how
+SERVED_GRACEFUL in the environment is how many seconds requests have at its end, SERVED_PATIENCE how
+many it waits for slow clients, SERVED_HURRY how
 many for bodies while others wait, and SERVED_CONNECTIONS how many connections it has.
 """
 
@@ -77,7 +78,7 @@ def main() -> None:
         on_stop=lambda: log.info("stopped", extra={"pid": os.getpid()}),
         draining=draining,
         drain_seconds=float(drain_seconds),
-        graceful_seconds=5,
+        graceful_seconds=float(os.environ.get("SERVED_GRACEFUL", "5")),
         plain=answer_plain,
     )
 

@@ -171,6 +171,21 @@ def test_clients_that_stop_in_the_middle_hold_no_thread(
         world.ask()
 
 
+def test_clients_that_stop_in_the_middle_hold_up_no_end(make: Callable[..., World]) -> None:
+    """They could have half a minute each, if it did not end."""
+    world = make(SERVED_GRACEFUL="60")
+    stalled(world, 3)
+    halves = [world.connect() for _ in range(3)]
+    for half in halves:
+        half.sendall(BEGINNINGS["half a head"])
+    world.ask()
+    world.served.process.terminate()
+    for half in halves:
+        with contextlib.suppress(OSError):
+            half.sendall(b"x")
+    assert world.served.process.wait(timeout=20) == 0
+
+
 def test_while_others_wait_a_body_has_to_come_soon(make: Callable[..., World]) -> None:
     """With a minute each, which they have otherwise, this would take two."""
     world = make(SERVED_HURRY="1")
