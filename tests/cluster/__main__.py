@@ -1,4 +1,4 @@
-"""The command line: `python -m tests.cluster up | down | status | images | env`.
+"""The command line: `python -m tests.cluster build | up | down | status | images | env`.
 
 Progress goes to standard error; what another program may read goes to standard output.
 """
@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from tests.cluster import cluster, images
+from tests.cluster import build, cluster, images
 from tests.cluster.cleanup import leftovers
 from tests.cluster.errors import ClusterError
 from tests.cluster.paths import every_number
@@ -38,6 +38,12 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         to_stderr("interrupted")
         return 130
+
+
+def _build(_options: argparse.Namespace) -> int:
+    build.build_for_tests(to_stderr)
+    images.build_images()
+    return 0
 
 
 def _up(_options: argparse.Namespace) -> int:
@@ -101,6 +107,7 @@ def _env(_options: argparse.Namespace) -> int:
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
+    "build": (_build, "build what the tests need: programs, base image, images"),
     "up": (_up, "boot the cluster, or find it running; builds what is missing"),
     "down": (_down, "end the cluster without a trace"),
     "status": (_status, "say what runs"),

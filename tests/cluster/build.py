@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,10 +23,10 @@ _BASE = "base image (debootstrap)"
 _PAUSE = "pause image"
 
 
-def missing_parts() -> list[str]:
+def missing_parts(go_parts: Sequence[programs.GoPart] = programs.GO_PARTS) -> list[str]:
     """What has to be made before a boot, in words."""
     missing = [_PACKAGES] if packages.missing_packages() else []
-    missing += [part.name for part in programs.GO_PARTS if not programs.is_built(part)]
+    missing += [part.name for part in go_parts if not programs.is_built(part)]
     if not programs.pause_folder().is_dir():
         missing.append(_PAUSE)
     if not base_image.is_built():
@@ -44,6 +44,18 @@ def build_for_cluster(printer: Printer) -> None:
     _build(missing_parts, printer)
 
 
+def build_for_tests(printer: Printer) -> None:
+    """Install and build what is missing for the tests: a boot, and what else takes long to build.
+
+    Before the tests, as each of them has five minutes, its fixtures included.
+
+    Raises:
+        MachineNotReady: before anything is touched.
+        CommandFailed: a build failed; the message has its last lines.
+    """
+    _build(lambda: missing_parts(programs.TESTED), printer)
+
+
 def build_for_images(printer: Printer) -> None:
     """Install and build only what images need: the tools and their base.
 
@@ -58,12 +70,12 @@ def _build(find_missing: Callable[[], list[str]], printer: Printer) -> None:
     wanted = find_missing()
     if not wanted:
         return
-    needs_go = any(part.name in wanted for part in programs.GO_PARTS)
+    needs_go = any(part.name in wanted for part in programs.TESTED)
     preflight.check_to_build(cache_folder(), needs_go=needs_go)
     with build_lock():
         # Another build may have made it all while we waited for the lock.
         missing = find_missing()
-        go_missing = [part for part in programs.GO_PARTS if part.name in missing]
+        go_missing = [part for part in programs.TESTED if part.name in missing]
         progress = Progress("build", len(missing), printer)
         with ThreadPoolExecutor(max_workers=2) as pool:
             # One thread compiles and has both processors most of the time; the other one waits
@@ -80,7 +92,7 @@ def _build(find_missing: Callable[[], list[str]], printer: Printer) -> None:
 def _build_programs(progress: Progress, parts: list[programs.GoPart]) -> None:
     if not parts:
         return
-    go = toolchain.find_go(toolchain.needed_version(part.go_mod for part in programs.GO_PARTS))
+    go = toolchain.find_go(toolchain.needed_version(part.go_mod for part in parts))
     with ThreadPoolExecutor(max_workers=1) as downloads:
         # The small part compiles first, while the modules of the large one come in.
         order = sorted(parts, key=lambda part: part is programs.KUBERNETES)

@@ -60,6 +60,9 @@ GO_PARTS = (KUBERNETES, ETCD, DNS)
 # An S3-speaking server, for the tests of retrieval's object store alone.
 VERSITYGW = GoPart(name="versitygw", packages=("tool",), programs=("versitygw",))
 
+TESTED = (*GO_PARTS, VERSITYGW)
+"""What `make test` needs."""
+
 # Nodes and pods that nobody runs, for tests and benchmarks at scale alone.
 # 1.11 is the last release whose programs are in a module that can be fetched as one.
 CERT_MANAGER = GoPart(
