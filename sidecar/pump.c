@@ -107,8 +107,8 @@ static void keep(unsigned char *user, const struct packet *p, const unsigned cha
     struct stream *s = (struct stream *)user;
     uint32_t head[] = {(uint32_t)p->time.tv_sec, (uint32_t)p->time.tv_usec, p->kept, p->length};
     uint64_t size = HEAD + p->kept;
-    /* Writes end where a multiple of the buffer's size ends in the file: that takes few large folios
-     * of the file system, and else it is many small ones. */
+    /* Writes end where a multiple of the buffer's size ends in the file: for these a file system
+     * has few large pages, and for others many small ones. */
     uint64_t end = s->position + size, whole = end - end % s->room;
     size_t gone = whole > s->position ? whole - s->position : 0;
     if (s->error || (gone && spill(s, head, data, gone))) {
@@ -138,7 +138,8 @@ int pump_take(struct stream *s) {
     if (!s->is_wanted && !is_full(s)) {
         uint64_t before = s->packets;
         int count = s->pcap->dispatch(s->handle, TURN, keep, (unsigned char *)s);
-        if (count == BROKEN && s->packets == before) /* the last time, it says only now */
+        /* Of the last time, it says only now. */
+        if (count == BROKEN && s->packets == before && !s->error)
             count = s->pcap->dispatch(s->handle, TURN, keep, (unsigned char *)s);
         s->is_lost = count == LOST;
     }

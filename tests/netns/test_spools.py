@@ -97,6 +97,35 @@ def test_a_full_disk_drops_the_oldest_and_goes_on(pod: Pod, tmp_path: Path) -> N
         subprocess.run(["umount", str(pod.spool)], check=True)
 
 
+def test_on_a_full_disk_a_packet_is_lost_at_most_for_each_segment_that_goes(pod: Pod) -> None:
+    """Segments are larger than what is written at once, so that the disk is full within them."""
+    pod.spool.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "none", str(pod.spool)], check=True)
+    try:
+        pod.order(an_order(rotation=Rotation(max_bytes=200_000, max_files=1000)))
+        pod.start()
+        pod.wait_open()
+        sent = 20_000
+        for first in range(0, sent, 1000):
+            pod.link.send(1000, size=150, first=first)
+            time.sleep(0.02)
+        settle()
+        assert pod.terminate() == 0
+        book = ledger(pod)
+        packets, dropped = book["packets"], book["dropped"]
+        assert isinstance(packets, int)
+        assert isinstance(dropped, int)
+        assert packets + dropped == sent
+        assert dropped <= pod.events().count("segment dropped unshipped")
+        found = numbers(*segments(pod))
+        assert found == sorted(set(found))
+        assert found[-1] >= sent - 2
+        assert len(found) >= found[-1] - found[0] + 1 - dropped
+    finally:
+        pod.close()
+        subprocess.run(["umount", str(pod.spool)], check=True)
+
+
 def test_a_spool_that_takes_nothing_is_a_state_that_ends_without_loss(pod: Pod) -> None:
     """What comes meanwhile waits in the ring."""
     pod.spool.mkdir()
