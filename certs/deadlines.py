@@ -13,17 +13,16 @@ class Deadlines:
         self._lock = threading.Lock()
         self._until: dict[int, tuple[float, float, Any]] = {}
 
-    def put(self, connection: Any, until: float, hurried_until: float | None = None) -> None:
+    def put(self, connection: Any, until: float, hurried_until: float) -> None:
         """Cut a connection then.
 
         Args:
             connection: Of gunicorn: `sock` is its socket.
             until: When, by a monotonic clock.
-            hurried_until: When, if others wait for its thread; by default no earlier.
+            hurried_until: When, if others wait for its thread.
         """
-        earliest = until if hurried_until is None else hurried_until
         with self._lock:
-            self._until[id(connection)] = (until, earliest, connection)
+            self._until[id(connection)] = (until, hurried_until, connection)
 
     def clear(self, connection: Any) -> None:
         """What was waited for has come."""
