@@ -1,6 +1,6 @@
 """What an earlier worker left in the spool: ledgers are read, segments mended and taken over.
 
-Imported only when there is something to recover: a first start has no time for it.
+Imported only when there is something to recover.
 """
 
 import os

@@ -30,18 +30,13 @@ class Spool:
         self._age += 1
         return self._age
 
-    def recover(self) -> None:
-        """Take over what earlier workers left."""
+    def leftovers(self) -> list[str]:
+        """Entries of the folder that earlier workers left, for `recovery`."""
         try:
-            names = os.listdir(self.root)
+            return [name for name in os.listdir(self.root) if name != ended.FOLDER]
         except OSError as error:
             log.error("spool cannot be read", error=error)
-            return
-        names = [name for name in names if name != ended.FOLDER]
-        if names:
-            from sidecar import recovery
-
-            recovery.recover(self, names)
+            return []
 
     def capture(self, capture_id: str) -> CaptureSpool:
         """This capture's part of the spool, made when it is new."""

@@ -63,7 +63,7 @@ class Worker:
         """Work until nothing is left to be done."""
         self._catch_signals()
         self._remove_marker()
-        self._spool.recover()
+        self._recover()
         self._read_orders()
         self._apply(time.monotonic(), links_changed=True)
         self._captures.publish_status()
@@ -81,6 +81,14 @@ class Worker:
             self._shipper.stop()
         log.info("worker ends", captures=len(self._orders.captures))
         return 0
+
+    def _recover(self) -> None:
+        """Take over what earlier workers left."""
+        names = self._spool.leftovers()
+        if names:
+            from sidecar import recovery  # a first start has no time for it
+
+            recovery.recover(self._spool, names)
 
     @property
     def _marker(self) -> str:

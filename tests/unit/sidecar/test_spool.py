@@ -12,7 +12,7 @@ from nightcap.contract.reports import Gap, Lost, Reason, State
 from nightcap.pcap.formats import Header, Record, pack_header, pack_record, scan
 from sidecar.ledger import Ledger, LedgerFile
 from sidecar.lifecycle import End
-from sidecar.recovery import mend
+from sidecar.recovery import mend, recover
 from sidecar.segment import Segment
 from sidecar.spool import CaptureSpool, Spool, Status
 
@@ -45,9 +45,14 @@ def files(root: Path) -> list[str]:
 
 
 def reopened(root: Path) -> CaptureSpool:
+    return restarted_on(root).capture(CAPTURE)
+
+
+def restarted_on(root: Path) -> Spool:
+    """The spool as a worker after the last one has it."""
     spool = Spool(str(root), 10**9)
-    spool.recover()
-    return spool.capture(CAPTURE)
+    recover(spool, spool.leftovers())
+    return spool
 
 
 def test_a_segment_is_published_by_rename_when_it_is_complete(tmp_path: Path) -> None:
@@ -268,8 +273,7 @@ def test_one_that_was_shipped_and_left_the_orders_counts_on_when_it_is_resumed(
     seq = shipped_and_forgotten(spool)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["state.json"]
     if restarted:
-        spool = Spool(str(tmp_path), 10**9)
-        spool.recover()
+        spool = restarted_on(tmp_path)
         assert spool.captures == {}
     again = spool.capture(CAPTURE)
     assert write(again, 62).seq == 1
