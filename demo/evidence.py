@@ -78,6 +78,15 @@ def index_of_first_query(packets: tuple[Packet, ...], name: str) -> int | None:
     return None
 
 
+def is_first_of_its_sender(packets: tuple[Packet, ...], index: int) -> bool:
+    """Whether who sent a packet sent none before it.
+
+    What others send to an address that a pod had before may come ahead of its first packet.
+    """
+    sender = packets[index][IP].src
+    return all(IP not in packet or packet[IP].src != sender for packet in packets[:index])
+
+
 def index_of_syn(packets: tuple[Packet, ...], source_port: int) -> int | None:
     """Where the first SYN from `source_port` is; None if nowhere."""
     for index, packet in enumerate(packets):

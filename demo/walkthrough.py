@@ -15,6 +15,7 @@ from demo.evidence import (
     CaptureFile,
     index_of_first_query,
     index_of_syn,
+    is_first_of_its_sender,
     open_zip,
     tshark_count,
 )
@@ -198,7 +199,11 @@ class WalkThrough:
                 kept,
                 f"packet {query} asks for catalog, packet {syn} is the SYN from port {first_port}",
             )
-            self.tell.promise(f"{pod}: the file begins with its first DNS query", query == 0)
+            self.tell.promise(
+                f"{pod}: the query is the first packet that it sent",
+                query is not None and is_first_of_its_sender(packets, query),
+                "; ".join(packet.summary() for packet in packets[: query or 0]),
+            )
 
     def lose_a_pod(self, retrieval: Retrieval) -> None:
         victim = self.newcomers[0]
