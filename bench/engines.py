@@ -6,7 +6,6 @@ its capture is open until all is written; work of the sender's core, such as fil
 part of it.
 """
 
-import json
 import os
 import re
 import subprocess
@@ -22,6 +21,7 @@ from bench.machine import CAPTURING_CORE
 from bench.network import INTERFACE, Link
 from bench.orders import CAPTURE, swap, the_orders
 from bench.traffic import FILTER
+from sidecar.ledger import LedgerFile
 
 RING_BYTES: Final = 2 * 2**20
 _SETTLE_SECONDS: Final = 0.5
@@ -155,9 +155,8 @@ class SidecarWorker(Engine):
         return (self._folder / "spool" / ".open").exists()
 
     def _counts(self) -> tuple[int, int]:
-        lines = (self._folder / "spool" / CAPTURE / "state.json").read_text().splitlines()
-        ledger = json.loads(lines[-1])
-        return ledger["packets"], ledger["dropped"]
+        ledger = LedgerFile(str(self._folder / "spool" / CAPTURE)).read()
+        return ledger.packets, ledger.dropped
 
     def files(self) -> list[Path]:
         return sorted((self._folder / "spool" / CAPTURE / INTERFACE).glob("*.pcap"))

@@ -1,5 +1,6 @@
 """What must be known of a capture after a restart of its worker, and how it lies on disk."""
 
+import contextlib
 import json
 import os
 import time
@@ -122,14 +123,11 @@ def _last_whole(lines: list[bytes]) -> dict[str, Any]:
     Raises:
         ValueError: there is none.
     """
-    while True:
-        try:
-            value: dict[str, Any] = json.loads(lines.pop())
-        except ValueError:
-            if not lines:
-                raise
-        else:
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):
+            value: dict[str, Any] = json.loads(line)
             return value
+    raise ValueError("no line of it is whole")
 
 
 def _value(ledger: Ledger, *, received: int, dropped: int, report_seq: int) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """Segments rotate, and room runs out: what goes, what stays, what is counted."""
 
-import subprocess
 import time
-from pathlib import Path
+from contextlib import closing
 
 import pytest
 
 from nightcap.contract.orders import Rotation
+from tests.disks import small_disk
 from tests.netns.pods import ID, Pod, an_order, wait_for
 from tests.netns.written import ledger, numbers, segments, settle
 
@@ -71,10 +71,9 @@ def test_the_spool_stays_below_its_cap(pod: Pod) -> None:
     assert kept == list(range(3000))[-len(kept) :]
 
 
-def test_a_full_disk_drops_the_oldest_and_goes_on(pod: Pod, tmp_path: Path) -> None:
+def test_a_full_disk_drops_the_oldest_and_goes_on(pod: Pod) -> None:
     pod.spool.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(pod.spool)], check=True)
-    try:
+    with small_disk(pod.spool, "400k"), closing(pod):
         pod.order(an_order(rotation=Rotation(max_bytes=60_000, max_files=1000)))
         pod.start()
         pod.wait_open()
@@ -92,16 +91,12 @@ def test_a_full_disk_drops_the_oldest_and_goes_on(pod: Pod, tmp_path: Path) -> N
         assert found == sent[-len(found) :]
         assert (ledger(pod)["packets"], ledger(pod)["dropped"]) == (len(sent), 0)
         assert "segment dropped unshipped" in pod.events()
-    finally:
-        pod.close()
-        subprocess.run(["umount", str(pod.spool)], check=True)
 
 
 def test_on_a_full_disk_a_packet_is_lost_at_most_for_each_segment_that_goes(pod: Pod) -> None:
     """Segments are larger than what is written at once, so that the disk is full within them."""
     pod.spool.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=900k", "none", str(pod.spool)], check=True)
-    try:
+    with small_disk(pod.spool, "900k"), closing(pod):
         pod.order(an_order(rotation=Rotation(max_bytes=200_000, max_files=1000)))
         pod.start()
         pod.wait_open()
@@ -121,9 +116,6 @@ def test_on_a_full_disk_a_packet_is_lost_at_most_for_each_segment_that_goes(pod:
         assert found == sorted(set(found))
         assert found[-1] >= sent - 2
         assert len(found) >= found[-1] - found[0] + 1 - dropped
-    finally:
-        pod.close()
-        subprocess.run(["umount", str(pod.spool)], check=True)
 
 
 def test_a_spool_that_takes_nothing_is_a_state_that_ends_without_loss(pod: Pod) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import json
 import os
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from pathlib import Path
 from nightcap.contract.orders import CaptureOrder, Limit, Orders, Rotation, dump_orders
 from nightcap.contract.paths import OPEN_MARKER, collector_name
 from nightcap.contract.uploads import COLLECTOR_PORT
+from sidecar.ledger import LedgerFile
 from tests.netns.built import start_script
 from tests.netns.pods import swap
 from tests.soak.network import HUB, PodLink
@@ -110,10 +110,9 @@ class SoakPod:
     def is_shipped(self, capture: str) -> bool:
         """Whether the last report was accepted, so that nothing is left in the spool."""
         try:
-            ledger = json.loads((self.spool / capture / "state.json").read_text().splitlines()[-1])
-        except (FileNotFoundError, ValueError, IndexError):
+            return LedgerFile(str(self.spool / capture)).read().reported
+        except (FileNotFoundError, ValueError):
             return False
-        return bool(ledger["reported"])
 
 
 class Background:

@@ -1,8 +1,8 @@
 """A program as webhook and retrieval are, with API, PORT, DIR and DRAIN as arguments.
 
-SERVED_GRACEFUL in the environment is how many seconds requests have at its end, SERVED_PATIENCE how
-many it waits for slow clients, SERVED_HURRY how
-many for bodies while others wait, and SERVED_CONNECTIONS how many connections it has.
+SERVED_GRACEFUL in the environment is how many seconds requests have at its end, SERVED_PATIENCE
+how many it waits for slow clients, SERVED_HURRY how many for bodies while others wait, and
+SERVED_CONNECTIONS how many connections it has.
 """
 
 import json

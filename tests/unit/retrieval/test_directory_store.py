@@ -1,5 +1,4 @@
 import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from nightcap.contract.segments import StreamKey
 from retrieval.store.base import OffsetConflict, StoreFailed, StoreFull, Tally
 from retrieval.store.directory import ReadableDirectory
 from retrieval.store.writing import DirectoryStore
+from tests.disks import small_disk
 from tests.unit.retrieval.builders import CAPTURE, META, STREAM, a_key, a_pcap, content
 
 
@@ -142,12 +142,11 @@ def tiny(tmp_path: Path) -> Iterator[DirectoryStore]:
     """A store on a file system of one mebibyte."""
     root = tmp_path / "tiny"
     root.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", root], check=True)
-    opened = DirectoryStore(root, commit_seconds=0.002)
-    opened.start()
-    yield opened
-    opened.close()
-    subprocess.run(["umount", root], check=True)
+    with small_disk(root, "1m"):
+        opened = DirectoryStore(root, commit_seconds=0.002)
+        opened.start()
+        yield opened
+        opened.close()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

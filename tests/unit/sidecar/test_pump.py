@@ -21,6 +21,7 @@ from nightcap.pcap import formats, libpcap
 from nightcap.pcap.formats import Header, Record, pack_header, pack_record
 from sidecar import libpump
 from sidecar.libpump import BUFFER_BYTES, MARKS, UNLIMITED, Budget, Inlet, Watched
+from tests import disks
 from tests.netns.built import compile_pump
 
 HEADER = Header(linktype=1, snaplen=262144, nanoseconds=True)
@@ -94,12 +95,8 @@ def folder() -> Iterator[Path]:
 def small_disk() -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
-    with TemporaryDirectory() as folder:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
-        try:
-            yield Path(folder)
-        finally:
-            subprocess.run(["umount", "--lazy", folder], check=True)
+    with TemporaryDirectory() as folder, disks.small_disk(Path(folder), "1m"):
+        yield Path(folder)
 
 
 @given(

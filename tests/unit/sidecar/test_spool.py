@@ -328,6 +328,7 @@ def test_a_disowned_capture_keeps_only_that_it_is(tmp_path: Path) -> None:
     write(capture, 60)
     capture.ledger.gone = True
     capture.drop_all()
+    assert read(capture).gone is True
     assert files(tmp_path) == []
     assert reopened(tmp_path).ledger.gone
 
